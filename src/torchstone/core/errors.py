@@ -1,0 +1,110 @@
+"""What can go wrong, as one tree.
+
+TorchstoneError              exit code 70 unless a subclass says otherwise
+└── UserError                2   the user can mend it: what was asked, what is wrong, and a hint
+    ├── DataError                the images, their folders, their split
+    ├── ChainError               a chain of steps that cannot be built
+    ├── ConfigError              a flag, a TOML key, a value
+    ├── ArtifactError            a run, artifact or bundle that cannot be read, or does not reproduce
+    ├── MissingPackageError           an extra that is not installed
+    └── StorageError             a disk that is full or read-only
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+
+class TorchstoneError(Exception):
+    """Base of all errors raised on purpose. ``exit_code`` is what the command line returns."""
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
+
+class UserError(TorchstoneError):
+    """Something that the user asked for cannot be done as asked."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """The images, their folders or their split do not allow what was asked."""
+
+
+class ChainError(UserError):
+    """A chain of steps is misspelt or in an order that cannot be built."""
+
+
+class ConfigError(UserError):
+    """A flag, a TOML key or a value is unknown or out of range."""
+
+
+class ArtifactError(UserError):
+    """A run, an artifact or a bundle is missing, damaged, or does not reproduce its golden outputs."""
+
+
+class StorageError(UserError):
+    """The disk refused a write."""
+
+
+class MissingPackageError(UserError):
+    """A package that this part needs cannot be imported."""
+
+    def __init__(self, needed_by: str, packages: Iterable[str]) -> None:
+        names = sorted(packages)
+        extras = sorted({EXTRA_OF_PACKAGE.get(name, "train") for name in names})
+        super().__init__(
+            f"{needed_by} needs {', '.join(names)}, which cannot be imported here",
+            hint=f"pip install 'torchstone[{','.join(extras)}]'",
+        )
+
+
+EXTRA_OF_PACKAGE = {
+    "onnxruntime": "judge",
+    "polars": "judge",
+    "scipy": "judge",
+    "matplotlib": "judge",
+    "jinja2": "judge",
+    "onnx": "train",
+    "torch": "train",
+    "torchvision": "train",
+    "timm": "train",
+    "torch_pruning": "train",
+    "safetensors": "train",
+    "sklearn": "train",
+    "openvino": "openvino",
+    "nncf": "openvino",
+}
+"""The extra of pyproject.toml that brings each importable package."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint that names what was probably meant, or everything there is when nothing is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(names)}" if names else "none is known"
+
+
+def from_os_error(error: OSError) -> UserError | None:
+    """The user's view of an operating-system error, or None when it is not the user's to mend."""
+    where = f" at '{error.filename}'" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(
+            f"the disk is full{where}; what was finished before is kept",
+            hint="free some space and type the same command again: it goes on where it stopped",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(f"no permission to read or write{where}", hint="choose another place with --runs")
+    return None

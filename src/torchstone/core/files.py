@@ -1,0 +1,112 @@
+"""Files and directories that are either whole or not there: written beside, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from torchstone.core.errors import ArtifactError, StorageError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` in one step; a reader sees the old or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Parsed JSON of ``path``; a missing or damaged file is an ArtifactError that names it."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"'{path}' does not exist", hint="is this the directory of a run, an artifact or a bundle?"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtifactError(
+            f"'{path}' is damaged: {error}", hint="delete it and type the command that made it again"
+        ) from None
+
+
+@contextlib.contextmanager
+def whole_directory(place: Path, *, resume: bool = False) -> Iterator[Path]:
+    """A directory to fill; it becomes ``place`` when the block ends without an error.
+
+    With ``resume``, what an interrupted earlier attempt left is kept for this one (checkpoints); otherwise each
+    attempt starts empty.
+    """
+    partial = place.with_name(place.name + ".partial")
+    if partial.exists() and not resume:
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+    except BaseException:
+        if not resume:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if place.exists():
+        shutil.rmtree(place)
+    partial.rename(place)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold ``directory`` for this process; a second process gets an error instead of a mixture."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(directory / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise StorageError(
+            f"another torchstone is at work in '{directory}'", hint="wait for it, or choose another --name"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Hex digest of a JSON-able value; the same value gives the same digest on every machine."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same content at ``target``: a hard link where the file system allows it, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,141 @@
+"""Where things lie in a run directory (the picture is in docs/architecture.md)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchstone.core import files
+from torchstone.core.errors import ArtifactError
+from torchstone.core.values import Artifact, Candidate, Catalog, Part, Split
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory. Making one touches nothing on the disk."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def config(self) -> Path:
+        return self.root / "run.toml"
+
+    @property
+    def environment(self) -> Path:
+        return self.root / "environment.json"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def findings(self) -> Path:
+        return self.data / "findings.json"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def candidates(self) -> Path:
+        return self.root / "candidates.json"
+
+    @property
+    def verdict(self) -> Path:
+        return self.root / "verdict.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "bundle"
+
+    @property
+    def cache(self) -> Path:
+        """Decoded images, shared by all runs below the same folder."""
+        return self.root.parent / "cache"
+
+    @property
+    def ledger(self) -> Path:
+        """Looks at each test set, shared by all runs below the same folder."""
+        return self.root.parent / "ledger"
+
+    def evidence(self, candidate: Candidate) -> Path:
+        return self.root / "evidence" / candidate.slug
+
+    def predictions(self, candidate: Candidate, part: Part) -> Path:
+        return self.evidence(candidate) / f"predictions-{part}.parquet"
+
+    def timings(self, candidate: Candidate) -> Path:
+        return self.evidence(candidate) / "timings.parquet"
+
+    def catalog(self) -> Catalog:
+        """The stored catalog, with ``table`` pointing into this directory wherever it was moved to."""
+        return Catalog.load(self.data / "catalog.json").model_copy(update={"table": self.data / "catalog.parquet"})
+
+    def split(self) -> Split:
+        return Split.load(self.data / "split.json").model_copy(update={"table": self.data / "split.parquet"})
+
+    def load_candidates(self) -> list[Candidate]:
+        """The candidates of this run, the baseline first."""
+        rows = files.read_json(self.candidates)
+        found = []
+        for row in rows:
+            artifact = load_artifact(self.root / row.pop("directory"))
+            found.append(Candidate.model_validate({**row, "artifact": artifact}))
+        return found
+
+    def save_candidates(self, candidates: list[Candidate]) -> None:
+        files.write_json(
+            self.candidates,
+            [
+                {
+                    "name": candidate.name,
+                    "directory": candidate.artifact.directory.relative_to(self.root).as_posix(),
+                    "runtime": candidate.runtime,
+                    "options": candidate.options.model_dump(mode="json"),
+                    "free": candidate.free,
+                }
+                for candidate in candidates
+            ],
+        )
+
+
+def run_of(artifact: Artifact) -> Run:
+    """The run that an artifact directory lies in."""
+    run = Run(artifact.directory.resolve().parent.parent)
+    if artifact.directory.resolve().parent.name != "artifacts" or not (run.data / "catalog.json").exists():
+        raise ArtifactError(
+            f"'{artifact.directory}' does not lie in a run, so its data cannot be found",
+            hint="name an artifact below runs/NAME/artifacts",
+        )
+    return run
+
+
+def load_artifact(directory: Path) -> Artifact:
+    """The artifact stored in ``directory``, after checking that every file is the one that was stored."""
+    if not directory.is_dir():
+        raise ArtifactError(f"'{directory}' is not a directory", hint="name an artifact below runs/NAME/artifacts")
+    artifact = Artifact.load(directory / "artifact.json").model_copy(update={"directory": directory})
+    for name, expected in artifact.files.items():
+        file = directory / name
+        if not file.is_file():
+            raise ArtifactError(f"'{file}' is missing", hint="delete the directory and run the same command again")
+        if files.sha256(file) != expected:
+            raise ArtifactError(
+                f"'{file}' is not the file that was stored: its sha256 differs",
+                hint="delete the directory and run the same command again",
+            )
+    return artifact
+
+
+def slug(text: str) -> str:
+    """A file name made of ``text``: letters, digits, dot, dash."""
+    return re.sub(r"[^A-Za-z0-9.=]+", "-", text).strip("-.") or "run"

@@ -1,0 +1,211 @@
+"""The values that flow between the stages: frozen, keyword-only, with a JSON round trip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from torchstone.core import files
+from torchstone.core.errors import ArtifactError
+
+Format = Literal["torch", "onnx", "openvino"]
+Part = Literal["train", "val", "calib", "test"]
+Precision = Literal["f32", "bf16"]
+Severity = Literal["error", "warning", "info"]
+Outcome = Literal["pass", "fail", "undecided", "void"]
+
+PARTS: tuple[Part, ...] = ("train", "val", "calib", "test")
+
+
+class Value(BaseModel):
+    """Base of the values: unknown fields are refused, nothing can be changed after it is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: int = 1
+
+    def save(self, path: Path) -> None:
+        files.write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The value stored at ``path``; an ArtifactError names the file and the field that does not fit."""
+        content = files.read_json(path)
+        try:
+            return cls.model_validate(content)
+        except ValueError as error:
+            raise ArtifactError(
+                f"'{path}' does not hold a {cls.__name__}: {error}",
+                hint="was it made by another version of torchstone?",
+            ) from None
+
+    def digest(self) -> str:
+        """Hex digest of the content."""
+        return files.digest(self.model_dump(mode="json"))
+
+
+class Finding(Value):
+    """What a check noticed: of the data, of the machine or of a training run."""
+
+    check: str
+    severity: Severity
+    message: str
+    hint: str | None = None
+    items: tuple[str, ...] = ()
+    evidence: dict[str, Any] = {}
+
+
+class Catalog(Value):
+    """What a data set holds. ``table`` is a Parquet file with one row for each usable image:
+
+    ``item`` (str, unique), ``path`` (str, what the reader opens), ``label`` (int32, index into ``classes``),
+    ``sha256`` (of the decoded RGB pixels, so that re-encoded copies count as one), ``width``, ``height`` (int32,
+    pixels), ``group`` (str or null: items that must not be separated), ``part`` (str or null: the source's own split).
+    """
+
+    root: str
+    reader: str
+    task: Literal["classification"] = "classification"
+    classes: tuple[str, ...]
+    images: int
+    fingerprint: str = Field(description="digest of the sorted (sha256, label) pairs: the same images, the same value")
+    table: Path
+
+
+class Split(Value):
+    """Which item belongs to which part. ``table`` is a Parquet file of ``item`` and ``part``."""
+
+    seed: int
+    sizes: dict[Part, int]
+    fingerprint: str = Field(description="digest over all four parts")
+    test_fingerprint: str = Field(description="digest of the test images and labels alone: what the ledger counts by")
+    table: Path
+
+
+class Preprocess(Value):
+    """How an encoded image becomes uint8[crop, crop, 3]; stored with the weights, applied everywhere by one function.
+
+    ``mean`` and ``std`` are on the 0..1 scale and are applied inside the exported graph. ``resize_mode`` is ``short``
+    (the shorter side becomes ``resize`` pixels, then a centre crop) or ``squash`` (both sides become ``resize``).
+    """
+
+    decoder: str = "pillow"
+    decoder_version: str
+    exif_rotation: Literal["apply", "ignore"] = "apply"
+    alpha: Literal["white"] = "white"
+    sixteen_bit: Literal["scale"] = "scale"
+    cmyk: Literal["convert"] = "convert"
+    animation: Literal["first-frame"] = "first-frame"
+    resize_mode: Literal["short", "squash"] = "short"
+    resize: int = Field(gt=0)
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    antialias: Literal[True] = True
+    crop: int = Field(gt=0)
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    colour: Literal["rgb"] = "rgb"
+    channels: Literal[1, 3] = Field(default=3, description="1: the graph takes the luma (ITU-R 601) of the RGB pixels")
+
+
+class InputSpec(Value):
+    """What the model file itself wants. The default is torchstone's own contract."""
+
+    name: str = "image"
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    dtype: Literal["uint8", "float32"] = "uint8"
+    colour: Literal["rgb", "bgr"] = "rgb"
+    range: tuple[float, float] = (0.0, 255.0)
+
+
+class OutputSpec(Value):
+    """What the model file gives."""
+
+    name: str = "logits"
+    kind: Literal["logits", "probabilities"] = "logits"
+    class_offset: int = Field(default=0, description="index of the first real class (1 where index 0 is 'background')")
+
+
+class MadeBy(Value):
+    """The step that made an artifact."""
+
+    step: str
+    version: int
+    config: dict[str, Any] = {}
+
+
+class Artifact(Value):
+    """A model on disk. ``id`` is a hash of its files (lineage); ``key`` a hash of all that went into making it
+    (the place where a run looks before it builds)."""
+
+    id: str
+    key: str
+    directory: Path = Field(default=Path(), exclude=True)
+    format: Format
+    files: dict[str, str] = Field(description="file name: sha256")
+    architecture: str
+    architecture_options: dict[str, Any] = {}
+    task: Literal["classification"] = "classification"
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    input: InputSpec = InputSpec()
+    output: OutputSpec = OutputSpec()
+    precision: Precision = Field(
+        default="f32", description="the arithmetic its floating-point layers are meant to run in"
+    )
+    parent: str | None = None
+    made_by: MadeBy
+    chain: str = Field(default="", description="the steps from the trained model to here")
+    split_fingerprint: str
+    environment: dict[str, Any] = {}
+
+    @property
+    def size_mb(self) -> float:
+        """Size of the model's files as shipped, in 10⁶ bytes."""
+        return sum((self.directory / name).stat().st_size for name in self.files) / 1e6
+
+
+class RuntimeOptions(Value):
+    """How a runtime executes: everything that changes speed or numbers is explicit."""
+
+    threads: int = Field(default=1, gt=0)
+    precision: Precision = "f32"
+    batch: int = Field(default=1, gt=0, description="the batch size that the model is compiled for, where that matters")
+    provider: Literal["cpu", "cuda"] = "cpu"
+
+
+class Candidate(Value):
+    """An artifact in a runtime with its options: what is judged and what is served."""
+
+    name: str = Field(description="as typed and as printed: 'int8@openvino'")
+    artifact: Artifact
+    runtime: str
+    options: RuntimeOptions = RuntimeOptions()
+    free: bool = Field(default=False, description="costs nothing to make: the baseline's weights, unchanged")
+
+    @property
+    def id(self) -> str:
+        return files.digest([self.artifact.id, self.runtime, self.options.model_dump(mode="json")])
+
+    @property
+    def slug(self) -> str:
+        """A directory name: readable, and unique by its hash."""
+        plain = "".join(letter if letter.isalnum() or letter in "=." else "-" for letter in self.name)
+        return f"{plain[:48]}-{self.id[:8]}"
+
+
+class Budget(Value):
+    """What a candidate has to keep to. A criterion that is None is not judged."""
+
+    max_drop: float = Field(
+        default=1.0, gt=0, lt=100, description="points of top-1 that may be lost against the baseline"
+    )
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="total one-sided confidence over all looks at a test set"
+    )
+    min_speedup: float | None = Field(default=None, gt=0, description="times faster than the baseline at batch 1")
+    max_latency_ms: float | None = Field(
+        default=None, gt=0, description="bound on the median at batch 1, in milliseconds"
+    )
+    max_size_mb: float | None = Field(default=None, gt=0, description="size of the model's files, in 10⁶ bytes")

@@ -1,0 +1,122 @@
+"""The judge's answer, as values: one row a candidate, one decision a criterion."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from torchstone.core.values import Budget, Outcome, Part, RuntimeOptions, Value
+
+Criterion = Literal["drop", "speedup", "latency", "size"]
+
+
+class AccuracyResult(Value):
+    """Paired top-1 of candidate and baseline on the same images. Drops are in points; negative is a gain."""
+
+    part: Part
+    images: int
+    baseline_top1: float = Field(description="per cent")
+    top1: float = Field(description="per cent")
+    lost: int = Field(description="images right in the baseline, wrong in the candidate")
+    gained: int = Field(description="images wrong in the baseline, right in the candidate")
+    drop: float
+    drop_upper: float = Field(description="Tango's one-sided score bound at the verdict's level")
+    drop_lower: float
+    agreement: float = Field(description="per cent of images on which both give the same class")
+    worst_class: str | None = Field(default=None, description="the class whose recall falls most")
+    worst_class_drop: float = Field(default=0.0, description="points of recall that it loses")
+
+
+class SpeedResult(Value):
+    """Paired speed against one rival: how many times faster, from the quartets of one session."""
+
+    rival: str = Field(description="name of the rival candidate")
+    rival_id: str
+    quartets: int
+    ratio: float = Field(description="median over the quartets")
+    lower: float | None = Field(description="one-sided bound at the verdict's level; None: too few quartets for one")
+    upper: float | None
+
+
+class LatencyResult(Value):
+    """Milliseconds of one call at batch 1, over the slots of the session."""
+
+    median_ms: float
+    lower_ms: float | None
+    upper_ms: float | None
+
+
+class Decision(Value):
+    """One criterion of the budget, decided."""
+
+    criterion: Criterion
+    outcome: Outcome
+    reason: str = Field(description="a sentence with the numbers, as printed")
+
+
+class CandidateVerdict(Value):
+    """One row of the table."""
+
+    candidate_id: str
+    slug: str
+    name: str
+    runtime: str
+    options: RuntimeOptions
+    free: bool
+    shortlisted: bool
+    size_mb: float
+    accuracy: AccuracyResult | None = None
+    speed: SpeedResult | None = Field(default=None, description="against the baseline")
+    same_runtime: SpeedResult | None = Field(
+        default=None, description="against the unchanged weights in the same runtime"
+    )
+    free_rival: SpeedResult | None = Field(default=None, description="against the fastest free candidate that passes")
+    latency: LatencyResult | None = None
+    throughput: float | None = Field(default=None, description="images a second at batch 32, one session's median")
+    decisions: tuple[Decision, ...] = ()
+    outcome: Outcome | Literal["baseline", "not tested"]
+    reason: str
+    images_needed: int | None = Field(default=None, description="more test images that would probably decide it")
+
+
+class ControlResult(Value):
+    """The A/A control of the timing session: the baseline against itself."""
+
+    quartets: int
+    ratio: float
+    interval95: tuple[float, float]
+    interval999: tuple[float, float] | None = Field(description="None: too few quartets for this level")
+    outcome: Literal["clean", "undecided", "void"]
+    reason: str
+
+
+class Verdict(Value):
+    """What the judge says of these artifacts on this CPU; not of the recipes in general."""
+
+    budget: Budget
+    test_fingerprint: str
+    test_images: int
+    look: int = Field(description="how many times this test set has now been looked at; 1 is the first")
+    level: float = Field(description="one-sided confidence of every bound at this look")
+    control: ControlResult | None
+    rows: tuple[CandidateVerdict, ...] = Field(description="the baseline first, then as measured")
+    shortlist: tuple[str, ...] = Field(description="candidate ids in the order in which they met the test set")
+    winner: str | None = Field(default=None, description="candidate id")
+    worth_compressing: bool | None = Field(
+        default=None, description="False: a free rival is as fast. None: nothing passed"
+    )
+    sentence: str = Field(description="the answer in one sentence")
+    evidence: dict[str, str] = Field(description="file below the run: sha256, for everything the numbers come from")
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of the run as a whole: pass if any passes, else undecided if any is, else fail."""
+        outcomes = [row.outcome for row in self.rows if row.shortlisted]
+        for known in ("pass", "void", "undecided"):
+            if known in outcomes:
+                return known
+        return "fail"
+
+    def row(self, candidate_id: str) -> CandidateVerdict:
+        return next(row for row in self.rows if row.candidate_id == candidate_id)
