@@ -100,36 +100,42 @@ class StepContext:
     calib: ImageSet
     val: ImageSet | None
     seed: int
-    threads: int
 
 
 @runtime_checkable
 class Step(Protocol):
-    """Makes one artifact from another: a compression step and an exporter are the same kind of thing."""
+    """Makes one artifact from another: a compression step and an exporter are the same kind of thing.
+
+    A step's class inherits from this one, for the defaults.
+    """
 
     version: ClassVar[int]
+    """Raised when the same options give another result; part of the artifact's key."""
     accepts: ClassVar[tuple[Format, ...]]
-    produces: ClassVar[Format | None]
+    produces: ClassVar[Format | None] = None
     """None: the format that it was given."""
-    targets: ClassVar[tuple[str, ...]]
-    """Runtimes it can be asked to build for with ``@target``; empty: the step does not depend on it."""
-    requires: ClassVar[tuple[str, ...]]
-    value_option: ClassVar[str | None]
+    targets: ClassVar[tuple[str, ...]] = ()
+    """Runtimes it can build for with ``@target``, the default first; empty: it does the same for all of them."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Importable packages that it always needs."""
+    value_option: ClassVar[str | None] = None
     """The option that ``step=value`` sets."""
-    needs_val: ClassVar[bool]
-    free: ClassVar[bool]
+    needs_val: ClassVar[bool] = False
+    free: ClassVar[bool] = False
     """True when the weights stay what they were (an export, another arithmetic): a rival that costs nothing."""
-    Config: type[StepConfig]
+    Config: type[StepConfig] = StepConfig
 
     def requires_for(self, target: str | None) -> tuple[str, ...]:
-        """The importable packages needed for this target."""
-        ...
+        """Importable packages needed for this target."""
+        return self.requires
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
-        """Write the new model's files into ``out_dir`` and describe them. Raises a TorchstoneError with a hint when
-        this model cannot be treated."""
+        """Write the new model's files into ``out_dir`` and return ``artifact`` with what changed about it.
+
+        Raises a UserError with a hint when this model cannot be treated.
+        """
         ...
 
 

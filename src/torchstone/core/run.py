@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchstone.core import files
+from torchstone.core.artifact import load_artifact
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Artifact, Candidate, Catalog, Part, Split
 
@@ -117,23 +118,6 @@ def run_of(artifact: Artifact) -> Run:
             hint="name an artifact below runs/NAME/artifacts",
         )
     return run
-
-
-def load_artifact(directory: Path) -> Artifact:
-    """The artifact stored in ``directory``, after checking that every file is the one that was stored."""
-    if not directory.is_dir():
-        raise ArtifactError(f"'{directory}' is not a directory", hint="name an artifact below runs/NAME/artifacts")
-    artifact = Artifact.load(directory / "artifact.json").model_copy(update={"directory": directory})
-    for name, expected in artifact.files.items():
-        file = directory / name
-        if not file.is_file():
-            raise ArtifactError(f"'{file}' is missing", hint="delete the directory and run the same command again")
-        if files.sha256(file) != expected:
-            raise ArtifactError(
-                f"'{file}' is not the file that was stored: its sha256 differs",
-                hint="delete the directory and run the same command again",
-            )
-    return artifact
 
 
 def slug(text: str) -> str:

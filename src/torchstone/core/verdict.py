@@ -102,6 +102,12 @@ class Verdict(Value):
     control: ControlResult | None
     rows: tuple[CandidateVerdict, ...] = Field(description="the baseline first, then as measured")
     shortlist: tuple[str, ...] = Field(description="candidate ids in the order in which they met the test set")
+    selection: Literal["val", "named"] = Field(
+        default="val", description="how the shortlist came about: by val and screening, or named by the user"
+    )
+    free_rival: str | None = Field(
+        default=None, description="id of the fastest free candidate by screening: what a compression had to beat"
+    )
     winner: str | None = Field(default=None, description="candidate id")
     worth_compressing: bool | None = Field(
         default=None, description="False: a free rival is as fast. None: nothing passed"

@@ -1,0 +1,133 @@
+"""What this machine can do for torchstone, and what is wrong with it: one file a check."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from torchstone.core import machine, registry
+from torchstone.core.errors import MissingPackageError
+from torchstone.core.values import Finding
+
+ORDER = ("error", "warning", "info")
+
+
+class Package(NamedTuple):
+    """An installed distribution, as its metadata tells."""
+
+    name: str
+    version: str
+    requires: tuple[str, ...]
+
+
+class TorchBuild(NamedTuple):
+    """What the installed torch was built for, and what it found."""
+
+    version: str
+    cuda: str | None
+    """The CUDA release that it was built with; None for a CPU-only build."""
+    cudnn: int | None
+    devices: tuple[tuple[str, str], ...]
+    """Name and architecture (``sm_90``) of each GPU that torch can use."""
+    architectures: tuple[str, ...]
+    """The GPU architectures that its kernels were compiled for."""
+    problem: str | None
+    """Why it finds no GPU, in its own words."""
+
+
+def installed() -> tuple[Package, ...]:
+    """All distributions on the path of this Python."""
+    return tuple(
+        Package(found.metadata["Name"], found.version, tuple(found.requires or ()))
+        for found in metadata.distributions()
+        if found.metadata["Name"]
+    )
+
+
+def importable(package: str) -> bool:
+    return not registry.missing_packages((package,))
+
+
+def command(*arguments: str) -> str:
+    """Standard output of a program. Raises FileNotFoundError or a SubprocessError."""
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=20, check=True).stdout
+
+
+def torch_build() -> TorchBuild | None:
+    """Asks torch itself; None where it is not installed or cannot be imported (the check ``torch`` says why)."""
+    import warnings
+
+    try:
+        import torch
+    except (ImportError, OSError):
+        return None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        devices = tuple(
+            (torch.cuda.get_device_name(i), "sm_{}{}".format(*torch.cuda.get_device_capability(i)))
+            for i in range(count)
+        )
+        architectures = tuple(torch.cuda.get_arch_list()) if count else ()
+    return TorchBuild(
+        version=str(torch.__version__),
+        cuda=torch.version.cuda,
+        cudnn=torch.backends.cudnn.version() if count else None,
+        devices=devices,
+        architectures=architectures,
+        problem=str(caught[0].message).splitlines()[0] if caught else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What the checks look at: by default this machine. Any field can be replaced, so that every check is tested on a
+    machine that is broken."""
+
+    runs: Path = Path("runs")
+    temporary: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    proc: Path = Path("/proc")
+    cgroup: Path = Path("/sys/fs/cgroup")
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    python: tuple[int, int, int] = sys.version_info[:3]
+    virtual: bool = sys.prefix != sys.base_prefix
+    """Whether this Python is a virtual environment's."""
+    cpu: str = field(default_factory=machine.cpu_name)
+    flags: frozenset[str] = field(default_factory=machine.cpu_flags)
+    host_cores: int = field(default_factory=lambda: os.cpu_count() or 1)
+    affinity: int = field(default_factory=lambda: machine.usable_cores(cgroup=Path(os.devnull)))
+    """Cores that this process may be scheduled on, whatever its quota."""
+    packages: tuple[Package, ...] = field(default_factory=installed)
+    importable: Callable[[str], bool] = importable
+    command: Callable[..., str] = command
+    torch_build: Callable[[], TorchBuild | None] = torch_build
+
+    @property
+    def usable_cores(self) -> int:
+        """The smallest of the host's cores, the affinity and the cgroup's quota."""
+        return min(self.host_cores, self.affinity, machine.usable_cores(self.cgroup))
+
+
+def doctor(context: Machine | None = None) -> list[Finding]:
+    """Run every check; errors first, then warnings, then what was seen and is well.
+
+    A check whose packages are not installed says so and how to get them; it is not an error to work without them.
+    """
+    context = context or Machine()
+    findings: list[Finding] = []
+    for name in registry.machine_checks.names():
+        check = registry.machine_checks.get(name)
+        missing = [package for package in check.requires if not context.importable(package)]
+        if missing:
+            lacking = MissingPackageError(f"the check '{name}'", missing)
+            findings.append(Finding(check=name, severity="info", message=lacking.message, hint=lacking.hint))
+        else:
+            findings.extend(check.run(context))
+    return sorted(findings, key=lambda finding: ORDER.index(finding.severity))

@@ -1,0 +1,77 @@
+"""Build the artifacts of a plan, each once: chains share what they have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torchstone.compress.chain import Plan, PlannedStep
+from torchstone.core import artifact as artifacts
+from torchstone.core import console, seeding
+from torchstone.core.contracts import ImageSet, StepContext
+from torchstone.core.run import Run, slug
+from torchstone.core.values import Artifact, Candidate, MadeBy, Part, RuntimeOptions
+from torchstone.runtimes import default_runtime, golden
+
+DISTRIBUTIONS = {"torch_pruning": "torch-pruning", "sklearn": "scikit-learn"}
+"""Where the package's name on the index is not the one that is imported."""
+
+
+def candidate(
+    plan: Plan, baseline: Artifact, sets: dict[Part, ImageSet], run: Run, *, seed: int, threads: int
+) -> Candidate:
+    """Build what is missing of ``plan`` below ``run.artifacts`` and return the candidate it ends in."""
+    made = baseline
+    for planned in plan.steps:
+        made = _apply(planned, made, sets, run, seed)
+    return Candidate(
+        name=plan.name,
+        artifact=made,
+        runtime=plan.runtime,
+        options=RuntimeOptions(threads=threads, precision=made.precision),
+        free=plan.free,
+    )
+
+
+def _apply(planned: PlannedStep, parent: Artifact, sets: dict[Part, ImageSet], run: Run, seed: int) -> Artifact:
+    """One step's artifact: the one that stands there, or made now."""
+    step = planned.step
+    config = planned.config.model_dump(mode="json")
+    packages = {*step.requires, *step.requires_for(planned.target)}
+    key = artifacts.key_of(
+        {
+            "step": [planned.name, step.version, planned.target],
+            "config": config,
+            "parent": parent.id,
+            "split": parent.split_fingerprint,
+            "seed": seed,
+        },
+        tuple(sorted(DISTRIBUTIONS.get(name, name) for name in packages)),
+    )
+
+    def make(directory: Path) -> Artifact:
+        console.say(f"building {parent.chain + '+' if parent.chain else ''}{planned}")
+        context = StepContext(
+            train=sets["train"],
+            calib=sets["calib"],
+            val=sets["val"] if step.needs_val else None,
+            seed=seeding.seed_of(seed, key),
+        )
+        made = step.apply(parent, context, planned.config, planned.target, directory)
+        made = made.model_copy(
+            update={
+                "key": key,
+                "parent": parent.id,
+                "chain": f"{parent.chain}+{planned}".strip("+"),
+                "made_by": MadeBy(step=planned.name, version=step.version, config=config),
+            }
+        )
+        own = Candidate(
+            name=planned.name,
+            artifact=made,
+            runtime=default_runtime(made.format),
+            options=RuntimeOptions(precision=made.precision),
+        )
+        golden.seal(own, sets["calib"])
+        return made
+
+    return artifacts.build(run.artifacts / f"{slug(str(planned))}-{key[:10]}", make)

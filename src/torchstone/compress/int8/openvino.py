@@ -1,0 +1,34 @@
+"""Static INT8 for OpenVINO by NNCF, on the OpenVINO graph."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchstone.core.values import Artifact
+from torchstone.runtimes.openvino import import_openvino
+
+
+def quantise(artifact: Artifact, pixels: NDArray[np.uint8], config: Any, out_dir: Path) -> None:
+    """Write ``model.xml`` and ``model.bin`` calibrated on ``pixels``, uint8[n, H, W, 3], with bias correction."""
+    openvino = import_openvino()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import nncf
+
+        nncf.set_log_level(logging.ERROR)
+        model = openvino.Core().read_model(artifact.directory / "model.xml")
+        presets = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
+        quantised = nncf.quantize(
+            model,
+            nncf.Dataset([pixels[row : row + 1] for row in range(len(pixels))]),
+            preset=presets[config.preset],
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=len(pixels),
+        )
+        openvino.save_model(quantised, out_dir / "model.xml", compress_to_fp16=False)

@@ -1,0 +1,43 @@
+"""BF16 arithmetic with the same weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torchstone.core.artifact import identified
+from torchstone.core.contracts import Step, StepContext
+from torchstone.core.errors import ChainError
+from torchstone.core.values import Artifact
+
+
+class Bf16(Step):
+    """Runs the network in BF16, eight bits of mantissa. Fast where the CPU has AVX512-BF16 or AMX, slower than
+    float32 elsewhere. For OpenVINO the weights are stored as FP16, which halves the file."""
+
+    version = 1
+    accepts = ("openvino", "torch")
+    targets = ("openvino", "torch")
+    free = True
+
+    def requires_for(self, target: str | None) -> tuple[str, ...]:
+        return ("torch",) if target == "torch" else ("openvino",)
+
+    def apply(
+        self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
+    ) -> Artifact:
+        if artifact.made_by.step == "int8":
+            raise ChainError(
+                "'bf16' after 'int8' would leave the integer layers as they are", hint="choose one of them"
+            )
+        if artifact.format == "openvino":
+            from torchstone.runtimes.openvino import import_openvino
+
+            openvino = import_openvino()
+            model = openvino.Core().read_model(artifact.directory / "model.xml")
+            openvino.save_model(model, out_dir / "model.xml", compress_to_fp16=True)
+        else:
+            for name in artifact.files:
+                shutil.copy2(artifact.directory / name, out_dir / name)
+        return identified(artifact.model_copy(update={"precision": "bf16"}), out_dir)

@@ -1,0 +1,41 @@
+"""Train an artifact further: what makes up for a step that hurt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from torchstone.core.contracts import Step, StepConfig, StepContext
+from torchstone.core.values import Artifact
+
+
+class Finetune(Step):
+    """``finetune=EPOCHS``: the whole network, AdamW, warm-up and cosine; the best epoch on val is kept."""
+
+    version = 1
+    accepts = ("torch",)
+    requires = ("torch", "safetensors")
+    value_option = "epochs"
+    needs_val = True
+
+    class Config(StepConfig):
+        epochs: int = Field(default=2, ge=1)
+        lr: float = Field(default=4e-4, gt=0)
+        batch: int = Field(default=64, ge=2)
+        augment: str = "light"
+
+    def apply(
+        self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
+    ) -> Artifact:
+        from torchstone.models import store
+        from torchstone.train import recipe, stage
+
+        assert context.val is not None
+        model = store.load(artifact)
+        options = recipe.finetune().model_copy(update=config.model_dump())
+        batch = min(options.batch, len(context.train))
+        options = options.model_copy(update={"batch": batch, "patience": options.epochs})
+        stage.fit_into(model, context.train, context.val, options, context.seed, out_dir)
+        return stage.save_torch(model, artifact, context.calib, out_dir)

@@ -1,0 +1,60 @@
+"""The artifact directory: what identifies it, how it is built once, and how it is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torchstone.core import files, machine
+from torchstone.core.errors import ArtifactError
+from torchstone.core.values import Artifact
+
+MODEL_SUFFIXES = (".safetensors", ".onnx", ".xml", ".bin")
+
+
+def model_files(directory: Path) -> dict[str, str]:
+    """File name: sha256, of the model's own files in ``directory``."""
+    names = sorted(file.name for file in directory.iterdir() if file.suffix in MODEL_SUFFIXES)
+    if not names:
+        raise AssertionError(f"no model file was written to {directory}")
+    return {name: files.sha256(directory / name) for name in names}
+
+
+def identified(artifact: Artifact, directory: Path) -> Artifact:
+    """``artifact`` as the description of what lies in ``directory`` now: its files and the id they give."""
+    found = model_files(directory)
+    return artifact.model_copy(update={"files": found, "id": files.digest(found), "directory": directory})
+
+
+def key_of(made_of: dict[str, Any], packages: tuple[str, ...]) -> str:
+    """Hash of all that goes into an artifact: its ingredients and the versions of the packages that make it."""
+    versions = machine.versions()
+    return files.digest({**made_of, "packages": {name: versions.get(name) for name in packages}})
+
+
+def build(place: Path, make: Callable[[Path], Artifact], *, resume: bool = False) -> Artifact:
+    """The artifact at ``place``: loaded if it stands there whole, else made (in a directory beside, then renamed)."""
+    if (place / "artifact.json").exists():
+        return load_artifact(place)
+    with files.whole_directory(place, resume=resume) as directory:
+        artifact = make(directory)
+        artifact.model_copy(update={"environment": machine.environment()}).save(directory / "artifact.json")
+    return load_artifact(place)
+
+
+def load_artifact(directory: Path) -> Artifact:
+    """The artifact stored in ``directory``, after checking that every file is the one that was stored."""
+    if not directory.is_dir():
+        raise ArtifactError(f"'{directory}' is not a directory", hint="name an artifact below runs/NAME/artifacts")
+    artifact = Artifact.load(directory / "artifact.json").model_copy(update={"directory": directory})
+    for name, expected in artifact.files.items():
+        file = directory / name
+        if not file.is_file():
+            raise ArtifactError(f"'{file}' is missing", hint="delete the directory and run the same command again")
+        if files.sha256(file) != expected:
+            raise ArtifactError(
+                f"'{file}' is not the file that was stored: its sha256 differs",
+                hint="delete the directory and run the same command again",
+            )
+    return artifact

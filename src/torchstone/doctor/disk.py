@@ -1,0 +1,75 @@
+"""Is there room where runs go, and may files be written there?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import ClassVar
+
+from torchstone.core.values import Finding
+from torchstone.doctor import Machine
+
+GB = 10**9
+NEEDED, COMFORTABLE = 0.5, 5.0
+"""GB. A demo leaves 0.2; decoded photographs take 0.2 MB each, each checkpoint four times the model."""
+BLOCK = bytes(2**20)
+
+
+class Disk:
+    """Free space and a real write, for the folder of the runs and for temporary files."""
+
+    requires: ClassVar[tuple[str, ...]] = ()
+
+    def run(self, context: Machine) -> list[Finding]:
+        return [
+            self._place("runs", context.runs, "torchstone run DATA --runs /another/disk/runs"),
+            self._place("temporary files", context.temporary, "export TMPDIR=/another/disk"),
+        ]
+
+    def _place(self, purpose: str, wanted: Path, elsewhere: str) -> Finding:
+        place = _existing(wanted)
+        try:
+            _write(place)
+            free = shutil.disk_usage(place).free / GB
+        except OSError as error:
+            return Finding(
+                check="disk",
+                severity="error",
+                message=f"a file of {len(BLOCK)} bytes cannot be written to '{place}', where {purpose} go: "
+                f"{error.strerror or error}",
+                hint=elsewhere,
+                evidence={"place": str(place), "errno": error.errno},
+            )
+        message = f"{free:.1f} GB free for {purpose} in '{place}', and a written file was read back"
+        evidence = {"place": str(place), "free_gb": round(free, 2)}
+        if free >= COMFORTABLE:
+            return Finding(check="disk", severity="info", message=message, evidence=evidence)
+        return Finding(
+            check="disk",
+            severity="error" if free < NEEDED else "warning",
+            message=f"{free:.1f} GB free for {purpose} in '{place}': a run wants {COMFORTABLE:.0f} GB, and below "
+            f"{NEEDED} GB it will stop half-way (what is finished is kept)",
+            hint=f"free some space, or: {elsewhere}",
+            evidence=evidence,
+        )
+
+
+def _existing(place: Path) -> Path:
+    """``place`` or the nearest parent that exists: where its folder would be made."""
+    place = place.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place
+
+
+def _write(place: Path) -> None:
+    """Write one block, force it to the disk, read it back. Raises an OSError."""
+    with tempfile.NamedTemporaryFile(dir=place, prefix=".torchstone-") as file:
+        file.write(BLOCK)
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        if file.read() != BLOCK:
+            raise OSError(None, "what was read back differs from what was written")

@@ -1,0 +1,44 @@
+"""Which of torchstone's optional parts are installed, and how to get the others."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torchstone.core.errors import EXTRA_OF_PACKAGE
+from torchstone.core.values import Finding
+from torchstone.doctor import Machine
+
+WITHOUT = {
+    "judge": "nothing can be evaluated or judged",
+    "train": "nothing can be trained, compressed or exported",
+    "openvino": "there are no OpenVINO candidates, the fastest on most Intel CPUs",
+    "lite": "--weights lite0, lite1 and lite2 (ImageNet weights) are not there",
+}
+
+
+class Extras:
+    """Each extra of pyproject.toml: its packages counted, without importing them."""
+
+    requires: ClassVar[tuple[str, ...]] = ()
+
+    def run(self, context: Machine) -> list[Finding]:
+        findings = []
+        for extra in sorted(set(EXTRA_OF_PACKAGE.values())):
+            packages = [package for package, its in EXTRA_OF_PACKAGE.items() if its == extra]
+            missing = [package for package in packages if not context.importable(package)]
+            there = len(packages) - len(missing)
+            count = f"the extra '{extra}': {there} of {len(packages)} packages installed"
+            evidence = {"extra": extra, "installed": there, "missing": missing}
+            if not missing:
+                findings.append(Finding(check="extras", severity="info", message=count, evidence=evidence))
+                continue
+            findings.append(
+                Finding(
+                    check="extras",
+                    severity="warning" if there else "info",
+                    message=f"{count}; missing: {', '.join(missing)}. Without them {WITHOUT[extra]}",
+                    hint=f"pip install 'torchstone[{extra}]'",
+                    evidence=evidence,
+                )
+            )
+        return findings

@@ -1,0 +1,68 @@
+"""Is there memory for training and for four open models?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from torchstone.core.values import Finding
+from torchstone.doctor import Machine
+
+GIB = 2**30
+NEEDED, COMFORTABLE = 1.0, 3.0
+"""GiB. torch, ONNX Runtime and OpenVINO imported together take 0.6; each timing worker opens one of them again."""
+
+
+class Memory:
+    """Memory available now: the host's and, in a container, the cgroup's."""
+
+    requires: ClassVar[tuple[str, ...]] = ()
+
+    def run(self, context: Machine) -> list[Finding]:
+        host = _host(context.proc / "meminfo")
+        if host is None:
+            return [Finding(check="memory", severity="info", message="this system does not say how much memory it has")]
+        total, available = host
+        limit, room = _group(context.cgroup)
+        limited = limit is not None and limit < total
+        if limit is not None and room is not None and limited:
+            total, available = limit, min(available, room)
+        whose = "the cgroup's limit" if limited else "the host's"
+        message = f"{available / GIB:.1f} GiB available of {total / GIB:.1f} GiB ({whose})"
+        evidence = {"available_gib": round(available / GIB, 2), "total_gib": round(total / GIB, 2), "cgroup": limited}
+        if available >= COMFORTABLE * GIB:
+            return [Finding(check="memory", severity="info", message=message, evidence=evidence)]
+        return [
+            Finding(
+                check="memory",
+                severity="error" if available < NEEDED * GIB else "warning",
+                message=f"{message}: a run wants {COMFORTABLE:.0f} GiB, and below {NEEDED:.0f} GiB it may be killed",
+                hint="see what holds it: ps aux --sort=-rss | head; in a container raise the limit (docker run -m 4g)",
+                evidence=evidence,
+            )
+        ]
+
+
+def _host(meminfo: Path) -> tuple[int, int] | None:
+    """Bytes in all and bytes available, of Linux's /proc/meminfo."""
+    try:
+        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        return int(rows["MemTotal"].split()[0]) * 1024, int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _group(cgroup: Path) -> tuple[int | None, int | None]:
+    """The cgroup's limit and what is left of it, in bytes (v2, then v1). File cache can be dropped, so it is left."""
+    for limit, used, stat, name in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    ):
+        try:
+            most = int((cgroup / limit).read_text())
+            now = int((cgroup / used).read_text())
+            cache = dict(line.split() for line in (cgroup / stat).read_text().splitlines()).get(name, "0")
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        return most, most - now + int(cache)
+    return None, None

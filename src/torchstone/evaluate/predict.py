@@ -1,0 +1,103 @@
+"""What a candidate answers for each image of a part, kept as evidence."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from torchstone.core import tables
+from torchstone.core.console import track
+from torchstone.core.contracts import ImageSet
+from torchstone.core.errors import ArtifactError
+from torchstone.core.machine import usable_cores
+from torchstone.core.values import Candidate, Part, Split
+from torchstone.runtimes import open_candidate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BATCH = 32
+COLUMNS = ("item", "label", "scores")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """The answers for n images. ``header`` says whose they are and of what: candidate_id, split_fingerprint, part,
+    kind (``logits``), seconds (spent inside the Runner), threads, batch."""
+
+    items: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    """float32[n, C]"""
+    header: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def predict(candidate: Candidate, split: Split, part: Part, images: ImageSet, path: Path) -> Predictions:
+    """Answer the images of ``part`` and store them at ``path``; answers that are there already and fit are kept.
+
+    Accuracy does not depend on threads and batch, so all usable cores work on batches of 32, whatever options the
+    candidate is timed with. Raises a ValueError when ``images`` are not those of ``part``.
+    """
+    if len(images) != split.sizes.get(part, 0):
+        raise ValueError(f"{len(images)} images were given for '{part}', which has {split.sizes.get(part, 0)}")
+    kept = _kept(candidate, split, part, images, path)
+    if kept is not None:
+        return kept
+    options = candidate.options.model_copy(update={"threads": usable_cores(), "batch": min(BATCH, len(images))})
+    runner = open_candidate(candidate.model_copy(update={"options": options}))
+    scores = np.empty((len(images), len(candidate.artifact.classes)), np.float32)
+    seconds = 0.0
+    starts = range(0, len(images), options.batch)
+    for start in track(starts, f"{candidate.name} on {part}", total=len(starts)):
+        batch = images.images(slice(start, start + options.batch))
+        before = time.perf_counter()
+        scores[start : start + len(batch)] = runner(batch)["logits"]
+        seconds += time.perf_counter() - before
+    header = {
+        "candidate_id": candidate.id,
+        "split_fingerprint": split.fingerprint,
+        "part": part,
+        "kind": "logits",
+        "seconds": seconds,
+        "threads": options.threads,
+        "batch": options.batch,
+    }
+    table = tables.frame({"item": list(images.items), "label": np.asarray(images.labels, np.int32), "scores": scores})
+    tables.write(path, table, header)
+    return load(path)
+
+
+def load(path: Path) -> Predictions:
+    """Stored predictions; an ArtifactError when the file is missing, damaged or holds something else."""
+    table, header = tables.read(path)
+    if tuple(table.columns) != COLUMNS or header.get("kind") != "logits":
+        raise ArtifactError(
+            f"'{path}' does not hold predictions", hint="delete it and type the command that made it again"
+        )
+    return Predictions(
+        items=table["item"].to_numpy(),
+        labels=table["label"].to_numpy().astype(np.int64),
+        scores=table["scores"].to_numpy(),
+        header=header,
+    )
+
+
+def _kept(candidate: Candidate, split: Split, part: Part, images: ImageSet, path: Path) -> Predictions | None:
+    """What is stored at ``path``, if it answers exactly this question."""
+    if not path.exists():
+        return None
+    try:
+        stored = load(path)
+    except ArtifactError:
+        return None
+    wanted = {"candidate_id": candidate.id, "split_fingerprint": split.fingerprint, "part": part}
+    if any(stored.header.get(key) != value for key, value in wanted.items()):
+        return None
+    return stored if list(stored.items) == list(images.items) else None

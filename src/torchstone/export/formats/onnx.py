@@ -1,0 +1,78 @@
+"""ONNX: uint8 NHWC in, normalisation inside the graph, logits out, any batch size, one file."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from torchstone.core.artifact import identified
+from torchstone.core.contracts import Step, StepConfig, StepContext
+from torchstone.core.errors import ChainError
+from torchstone.core.values import Artifact
+
+
+class Onnx(Step):
+    """Exports a torch artifact. The default exporter traces (1–3 s, and quantisers know its graphs); ``dynamo`` goes
+    through torch.export (8–35 s)."""
+
+    version = 1
+    accepts = ("torch",)
+    produces = "onnx"
+    requires = ("torch", "safetensors", "onnx", "onnxruntime")
+    free = True
+
+    class Config(StepConfig):
+        opset: int = Field(default=17, ge=13, le=23)
+        exporter: Literal["trace", "dynamo"] = "trace"
+
+    def apply(
+        self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
+    ) -> Artifact:
+        import torch
+
+        from torchstone.export import parity
+        from torchstone.models import store
+
+        model = store.load(artifact)
+        crop = artifact.preprocess.crop
+        example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)
+        noise = io.StringIO()
+        try:
+            with warnings.catch_warnings(), redirect_stdout(noise), redirect_stderr(noise):
+                warnings.simplefilter("ignore")
+                _export(model, example, artifact, config, out_dir / "model.onnx")
+        except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
+            raise ChainError(
+                f"'{artifact.architecture}' cannot be exported to ONNX: {str(error).splitlines()[0]}",
+                hint="try the other exporter: onnx:exporter=dynamo",
+            ) from None
+        child = identified(artifact.model_copy(update={"format": "onnx"}), out_dir)
+        parity.prove(artifact, child)
+        return child
+
+
+def _export(model: Any, example: Any, artifact: Artifact, config: Any, path: Path) -> None:
+    import torch
+
+    names: dict[str, Any] = {"input_names": [artifact.input.name], "output_names": [artifact.output.name]}
+    if config.exporter == "dynamo":
+        batch = torch.export.Dim("batch")
+        torch.onnx.export(
+            model,
+            (example,),
+            path,
+            dynamo=True,
+            opset_version=max(config.opset, 18),
+            dynamic_shapes={"image": {0: batch}},
+            external_data=False,
+            verbose=False,
+            **names,
+        )
+        return
+    axes = {name: {0: "batch"} for name in (artifact.input.name, artifact.output.name)}
+    torch.onnx.export(model, (example,), path, dynamo=False, opset_version=config.opset, dynamic_axes=axes, **names)

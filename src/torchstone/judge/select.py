@@ -1,0 +1,217 @@
+"""Who may meet the test set: at most three, chosen on val and screening timings alone, in a fixed order.
+
+The order runs from the safest to the boldest, and each is tested at full α until the first that does not pass. So a
+place is worth something, and is given to those that can win: what cannot is left out by its bound, not by noise; what
+is likely to miss the budget gets only the places that remain. Of the rest, the Pareto front of safety and speed
+supplies the safest, the fastest and one between, and that one is the fastest free rival, which any compression has to
+beat before it is worth anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torchstone.core.errors import ArtifactError
+from torchstone.core.run import Run
+from torchstone.core.values import Budget, Candidate
+from torchstone.core.verdict import AccuracyResult, LatencyResult, SpeedResult
+from torchstone.judge import accuracy, speed
+from torchstone.judge.evidence import Evidence
+
+MOST = 3
+"""Candidates that may meet the test set in one look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortlist:
+    """Candidate ids from the safest to the boldest; ``left_out`` says of each other candidate why it is not tested."""
+
+    order: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    free_rival: str | None = None
+    """The fastest candidate that costs nothing and may meet the budget: what a compression must beat."""
+    selection: Literal["val", "named"] = "val"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screened:
+    """What val and the screening session say of one candidate."""
+
+    candidate: Candidate
+    accuracy: AccuracyResult
+    speed: SpeedResult
+    latency: LatencyResult
+
+    @property
+    def risk(self) -> float:
+        """Points of val top-1 that it may lose at most; the smaller the safer."""
+        return self.accuracy.drop_upper
+
+    def beats(self, other: Screened) -> bool:
+        """Pareto: as safe and as fast, and better in one of them."""
+        mine, its = (self.risk, -self.speed.ratio), (other.risk, -other.speed.ratio)
+        return mine[0] <= its[0] and mine[1] <= its[1] and mine != its
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Why a candidate may miss the budget. ``impossible``: even the favourable bound misses it."""
+
+    kind: Literal["drop", "cost"]
+    impossible: bool
+    reason: str
+
+
+def shortlist(run: Run, candidates: Sequence[Candidate], budget: Budget) -> Shortlist:
+    """At most three of ``candidates[1:]`` against the baseline ``candidates[0]``; the test part is never touched.
+
+    Bounds on val are taken at the budget's confidence: they only order and exclude, and claim nothing.
+    """
+    left_out: dict[str, str] = {}
+    likely: list[Screened] = []
+    unlikely: list[tuple[Screened, Doubt]] = []
+    for candidate, screened in _screen(Evidence(run), candidates, budget.confidence):
+        if isinstance(screened, str):
+            left_out[candidate.id] = screened
+            continue
+        doubt = _doubt(screened, budget)
+        if doubt is None:
+            likely.append(screened)
+        elif doubt.impossible:
+            left_out[candidate.id] = doubt.reason
+        else:
+            unlikely.append((screened, doubt))
+    pool = likely or [screened for screened, _ in unlikely]
+    rival = max((one for one in pool if one.candidate.free), key=lambda one: one.speed.ratio, default=None)
+    chosen = _choose(pool, rival)
+    if likely and len(chosen) < MOST:
+        # A drop that looks too large on a small val set may be noise: worth a place that nobody else needs, last in
+        # the order. One that looks too slow is not: it would come first, fail, and end the look.
+        bold = [one for one, doubt in unlikely if doubt.kind == "drop"]
+        fastest = max(chosen, key=lambda one: one.speed.ratio).speed.ratio
+        best = max(bold, key=lambda one: one.speed.ratio, default=None)
+        if best is not None and best.speed.ratio > fastest:
+            chosen.append(best)
+    taken = {one.candidate.id for one in chosen}
+    left_out |= {one.candidate.id: _beaten(one, pool) for one in pool if one.candidate.id not in taken}
+    left_out |= {one.candidate.id: doubt.reason for one, doubt in unlikely if likely and one.candidate.id not in taken}
+    chosen.sort(key=lambda one: (one.risk, -one.speed.ratio))
+    return Shortlist(
+        order=tuple(one.candidate.id for one in chosen),
+        left_out=left_out,
+        free_rival=None if rival is None else rival.candidate.id,
+    )
+
+
+def named(run: Run, candidates: Sequence[Candidate], order: Sequence[str]) -> Shortlist:
+    """A shortlist that the user named: these ids, in this order, whatever val and screening say of them."""
+    evidence, baseline = Evidence(run), candidates[0]
+    ratios: dict[str, float] = {}
+    for candidate in candidates[1:]:
+        table = evidence.timings(candidate) if candidate.free else None
+        for phase in () if table is None else ("judged", "screening"):
+            measured = speed.quartets(table, phase, baseline.id)
+            if len(measured):
+                ratios.setdefault(candidate.id, measured.ratio)
+    return Shortlist(
+        order=tuple(order),
+        left_out={one.id: "it was not named" for one in candidates[1:] if one.id not in order},
+        free_rival=max(ratios, key=ratios.__getitem__, default=None),
+        selection="named",
+    )
+
+
+def same_runtime_rival(candidates: Sequence[Candidate], candidate: Candidate) -> Candidate | None:
+    """The unchanged weights in f32 in the candidate's own runtime and threads: tells the gain of a compression from
+    that of a runtime. None when there is no such candidate, or when it is this one."""
+    for rival in (candidates[0], *(other for other in candidates[1:] if other.free)):
+        same = rival.runtime == candidate.runtime and rival.options == candidate.options.model_copy(
+            update={"precision": "f32"}
+        )
+        if same and rival.artifact.precision == "f32":
+            return None if rival.id == candidate.id else rival
+    return None
+
+
+def _screen(
+    evidence: Evidence, candidates: Sequence[Candidate], level: float
+) -> list[tuple[Candidate, Screened | str]]:
+    """Each candidate with its screening, or with the reason why it has none."""
+    baseline = candidates[0]
+    truth = evidence.predictions(baseline, "val")
+    if truth is None:
+        raise ArtifactError(
+            f"the baseline '{baseline.name}' has no val predictions", hint="type the command that makes them again"
+        )
+    found: list[tuple[Candidate, Screened | str]] = []
+    for candidate in candidates[1:]:
+        answers, table = evidence.predictions(candidate, "val"), evidence.timings(candidate)
+        if answers is None:
+            found.append((candidate, "it has no val predictions"))
+            continue
+        measured = None if table is None else speed.quartets(table, "screening", baseline.id)
+        if measured is None or not len(measured):
+            found.append((candidate, "it was not timed"))
+            continue
+        ratio = speed.compare(measured, baseline.name, baseline.id, level)
+        latency = speed.latency(measured.candidate, level)
+        assert ratio is not None
+        assert latency is not None
+        result = accuracy.compare("val", truth, answers, baseline.artifact.classes, level)
+        found.append((candidate, Screened(candidate=candidate, accuracy=result, speed=ratio, latency=latency)))
+    return found
+
+
+def _doubt(one: Screened, budget: Budget) -> Doubt | None:
+    """The gravest reason to expect that the budget is missed; None when everything looks well."""
+    result, ratio, latency, size = one.accuracy, one.speed, one.latency, one.candidate.artifact.size_mb
+    doubts: list[Doubt] = []
+    if budget.max_size_mb is not None and size > budget.max_size_mb:
+        doubts.append(Doubt("cost", True, f"{size:.1f} MB is more than {budget.max_size_mb:g} MB"))
+    if result.drop > budget.max_drop:
+        doubts.append(
+            Doubt(
+                "drop",
+                result.drop_lower > budget.max_drop,
+                f"loses {result.drop:.1f} points on val (at least {result.drop_lower:.1f}), "
+                f"{budget.max_drop:g} are allowed",
+            )
+        )
+    # Without a wish for speed or size, what is slower than the baseline has nothing to offer.
+    wished = budget.min_speedup or (1.0 if budget.max_size_mb is None else None)
+    if wished is not None and ratio.ratio < wished:
+        asked = f"{wished:g}× is asked" if budget.min_speedup else "slower than the baseline"
+        said = f"{ratio.ratio:.2f}× in screening, {asked}"
+        doubts.append(Doubt("cost", ratio.upper is not None and ratio.upper < wished, said))
+    limit = budget.max_latency_ms
+    if limit is not None and latency.median_ms > limit:
+        said = f"{latency.median_ms:.2f} ms in screening, {limit:g} ms are allowed"
+        doubts.append(Doubt("cost", latency.lower_ms is not None and latency.lower_ms > limit, said))
+    return max(doubts, key=lambda doubt: (doubt.impossible, doubt.kind == "cost"), default=None)
+
+
+def _choose(pool: Sequence[Screened], rival: Screened | None) -> list[Screened]:
+    """The safest and the fastest of the Pareto front, and one between: the free rival, else the front's middle."""
+    front = sorted((one for one in pool if not any(other.beats(one) for other in pool)), key=lambda one: one.risk)
+    if not front:
+        return []
+    between = ([rival] if rival is not None else []) + [front[len(front) // 2], *front]
+    chosen: list[Screened] = []
+    for one in (front[0], front[-1], *between):
+        if len(chosen) < MOST and one not in chosen:
+            chosen.append(one)
+    return chosen
+
+
+def _beaten(one: Screened, pool: Sequence[Screened]) -> str:
+    """Why a candidate that looks well is not among the three."""
+    better = [other for other in pool if other.beats(one)]
+    if not better:
+        return f"only {MOST} may meet the test set, and others promise more"
+    best = max(better, key=lambda other: other.speed.ratio)
+    return (
+        f"'{best.candidate.name}' is as safe on val or safer, and as fast or faster "
+        f"({best.speed.ratio:.1f}× against {one.speed.ratio:.1f}×)"
+    )

@@ -1,0 +1,274 @@
+"""What the template shows, gathered from a run directory: the verdict as it was stored, figures and pictures.
+
+Nothing is judged again here. Evidence that is missing leaves its section out; the verdict and the candidates must be
+there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from torchstone.core import files, tables
+from torchstone.core.errors import ArtifactError
+from torchstone.core.run import Run
+from torchstone.core.values import Artifact, Catalog, Finding, Split
+from torchstone.core.verdict import CandidateVerdict, Verdict
+from torchstone.report import figures, wording
+from torchstone.report.errors import Errors, errors_of
+from torchstone.report.sessions import Session, session_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyNumber:
+    """One of the winner's three numbers."""
+
+    title: str
+    value: str
+    unit: str
+    bound: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One candidate of the verdict table, with the number that stands for it in the narrow figure."""
+
+    number: int
+    verdict: CandidateVerdict
+    winner: bool
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.verdict.outcome == "baseline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The curves of one training."""
+
+    title: str
+    epochs: int
+    best_top1: float
+    best_epoch: int
+    minutes: float
+    loss: str
+    top1: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """All that the template reads."""
+
+    run: str
+    command: str
+    verdict: Verdict
+    rows: list[Row]
+    winner: Row | None
+    baseline: Row | None
+    key_numbers: list[KeyNumber]
+    scatter_wide: str = ""
+    scatter_narrow: str = ""
+    trainings: list[Training] = field(default_factory=list)
+    errors: Errors | None = None
+    session: Session | None = None
+    catalog: Catalog
+    split: Split
+    class_images: tuple[int, int]
+    findings: list[Finding]
+    environment: dict[str, Any]
+
+    @property
+    def shortlist(self) -> list[Row]:
+        """In the order in which they met the test set."""
+        by_id = {row.verdict.candidate_id: row for row in self.rows}
+        return [by_id[candidate_id] for candidate_id in self.verdict.shortlist if candidate_id in by_id]
+
+    @property
+    def sections(self) -> list[tuple[str, str]]:
+        """Anchors and titles of the sections that this page has."""
+        sections = [
+            ("verdict", "Verdict", True),
+            ("trade", "Accuracy and latency", bool(self.scatter_wide)),
+            ("decisions", "Decisions", bool(self.shortlist)),
+            ("errors", "Errors", self.errors is not None),
+            ("training", "Training", bool(self.trainings)),
+            ("timing", "Timing", self.session is not None),
+            ("data", "Data", True),
+            ("machine", "Machine", bool(self.environment)),
+            ("verify", "Verify", True),
+        ]
+        return [(anchor, title) for anchor, title, there in sections if there]
+
+
+def gather(run: Run) -> Page:
+    """Everything that the report of this run shows."""
+    verdict = Verdict.load(run.verdict)
+    candidates = run.load_candidates()
+    catalog, split = run.catalog(), run.split()
+    rows = [
+        Row(number=number, verdict=row, winner=row.candidate_id == verdict.winner)
+        for number, row in enumerate(verdict.rows, start=1)
+    ]
+    winner = next((row for row in rows if row.winner), None)
+    baseline = next((row for row in rows if row.is_baseline), None)
+    points, limits = _points(rows), _limits(verdict, baseline)
+    return Page(
+        run=run.name,
+        command=f"torchstone verify {_place(run)}",
+        verdict=verdict,
+        rows=rows,
+        winner=winner,
+        baseline=baseline,
+        key_numbers=_key_numbers(winner.verdict, baseline, verdict) if winner else [],
+        scatter_wide=figures.scatter(points, limits) if points else "",
+        scatter_narrow=figures.scatter(points, limits, narrow=True) if points else "",
+        trainings=_trainings(run),
+        errors=errors_of(run, candidates, catalog, verdict),
+        session=session_of(run, candidates, verdict),
+        catalog=catalog,
+        split=split,
+        class_images=_class_images(catalog),
+        findings=_findings(run.findings),
+        environment=files.read_json(run.environment) if run.environment.exists() else {},
+    )
+
+
+def _place(run: Run) -> str:
+    """The run as one would type it beside the folder of runs."""
+    return f"{run.root.resolve().parent.name}/{run.name}"
+
+
+def _key_numbers(winner: CandidateVerdict, baseline: Row | None, verdict: Verdict) -> list[KeyNumber]:
+    """Accuracy, speed and size of the chosen candidate; what was not measured is left out."""
+    numbers = []
+    if winner.accuracy:
+        accuracy = winner.accuracy
+        numbers.append(
+            KeyNumber(
+                title="Top-1 lost",
+                value=wording.fixed(accuracy.drop),
+                unit="points",
+                bound=f"at most {wording.at_most(accuracy.drop_upper)}, margin {verdict.budget.max_drop:g}",
+                detail=f"{wording.per_cent(accuracy.top1)} % after {wording.per_cent(accuracy.baseline_top1)} %"
+                f" on {wording.count(accuracy.images)} {accuracy.part} images",
+            )
+        )
+    latency = winner.latency
+    if winner.speed:
+        before = baseline.verdict.latency if baseline else None
+        numbers.append(
+            KeyNumber(
+                title="Faster at batch 1",
+                value=wording.times(winner.speed.ratio).removesuffix("×"),
+                unit="×",
+                bound=f"at least {wording.at_least_times(winner.speed.lower)}",
+                detail=f"{wording.milliseconds(latency.median_ms if latency else None)} ms after "
+                f"{wording.milliseconds(before.median_ms if before else None)} ms, against {winner.speed.rival}",
+            )
+        )
+    if baseline and baseline.verdict.size_mb > 0:
+        share = 100 * winner.size_mb / baseline.verdict.size_mb
+        bound, detail = f"{share:.0f} % of the baseline", f"{wording.megabytes(baseline.verdict.size_mb)} MB before"
+    else:
+        bound, detail = "of model files", ""
+    numbers.append(
+        KeyNumber(title="Size", value=wording.megabytes(winner.size_mb), unit="MB", bound=bound, detail=detail)
+    )
+    return numbers
+
+
+def _points(rows: Sequence[Row]) -> list[figures.Point]:
+    """Every row with a latency and, but for the baseline, an accuracy."""
+    points = []
+    for row in rows:
+        latency, accuracy = row.verdict.latency, row.verdict.accuracy
+        if latency is None or (accuracy is None and not row.is_baseline):
+            continue
+        middle = latency.median_ms
+        change = (0.0, 0.0, 0.0)
+        if accuracy is not None and not row.is_baseline:
+            change = (-accuracy.drop_upper, -accuracy.drop, -accuracy.drop_lower)
+        points.append(
+            figures.Point(
+                number=row.number,
+                name=row.verdict.name,
+                kind="baseline" if row.is_baseline else "tested" if row.verdict.shortlisted else "screened",
+                outcome=row.verdict.outcome,
+                winner=row.winner,
+                latency=middle,
+                latency_interval=(latency.lower_ms or middle, latency.upper_ms or middle),
+                change=change[1],
+                change_interval=(change[0], change[2]),
+            )
+        )
+    return points
+
+
+def _limits(verdict: Verdict, baseline: Row | None) -> figures.Limits:
+    """The budget as lines: a latency, or the latency that the asked speed-up would mean."""
+    budget = verdict.budget
+    latency, label = budget.max_latency_ms, f"budget {budget.max_latency_ms} ms"
+    if latency is None and budget.min_speedup and baseline and baseline.verdict.latency:
+        latency, label = baseline.verdict.latency.median_ms / budget.min_speedup, f"{budget.min_speedup:g}× faster"
+    return figures.Limits(max_drop=budget.max_drop, latency=latency, latency_label=label)
+
+
+def _trainings(run: Run) -> list[Training]:
+    """Every training in the run, the first model's first; imported weights have none."""
+    found = []
+    for path in sorted(run.artifacts.glob("*/history.parquet")):
+        try:
+            artifact = Artifact.load(path.parent / "artifact.json")
+            table, _ = tables.read(path)
+        except ArtifactError:
+            continue
+        if len(table):
+            found.append((artifact.chain, _training(artifact, table, f"training{len(found)}")))
+    return [training for _, training in sorted(found, key=lambda pair: (len(pair[0]), pair[0]))]
+
+
+def _training(artifact: Artifact, table: pl.DataFrame, name: str) -> Training:
+    epochs = table["epoch"].to_list()
+    columns = {column: [math.nan if value is None else value for value in table[column].to_list()]
+               for column in ("train_loss", "val_loss", "val_top1")}  # fmt: skip
+    known = [(top1, -epoch) for epoch, top1 in zip(epochs, columns["val_top1"], strict=True) if math.isfinite(top1)]
+    best, at = max(known, default=(math.nan, 0))
+    return Training(
+        title=artifact.chain or f"training of {artifact.architecture}",
+        epochs=len(epochs),
+        best_top1=best,
+        best_epoch=-at,
+        minutes=float(table["seconds"].sum()) / 60,
+        loss=figures.curves(
+            epochs, {"train": columns["train_loss"], "val": columns["val_loss"]}, f"{name}-loss", "Loss by epoch"
+        ),
+        top1=figures.curves(epochs, {"val": columns["val_top1"]}, f"{name}-top1", "Top-1 on val by epoch, per cent"),
+    )
+
+
+def _class_images(catalog: Catalog) -> tuple[int, int]:
+    """Images of the smallest and of the largest class; zeros where the table is gone."""
+    try:
+        table, _ = tables.read(catalog.table)
+    except ArtifactError:
+        return 0, 0
+    counts = np.bincount(table["label"].to_numpy(), minlength=len(catalog.classes))
+    return int(counts.min()), int(counts.max())
+
+
+def _findings(path: Path) -> list[Finding]:
+    """Stored findings, the gravest first."""
+    if not path.exists():
+        return []
+    grave = {"error": 0, "warning": 1, "info": 2}
+    found = [Finding.model_validate(row) for row in files.read_json(path)]
+    return sorted(found, key=lambda finding: grave[finding.severity])

@@ -1,0 +1,261 @@
+"""The report's figures: accuracy against latency, the curves of a training, the quartets of a timing session."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from torchstone.report import svg, wording
+from torchstone.report.labels import Box, place
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDE, NARROW = 860, 358
+OUTCOMES = {"pass": (svg.PASS, "o"), "fail": (svg.FAIL, "X"), "undecided": (svg.UNDECIDED, "D"), "void": (svg.VOID, "s")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A candidate in the plane of latency (ms) and change of top-1 (points, negative is worse), with its intervals."""
+
+    number: int
+    name: str
+    kind: Literal["baseline", "tested", "screened"]
+    outcome: str
+    winner: bool
+    latency: float
+    latency_interval: tuple[float, float]
+    change: float
+    change_interval: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The budget's lines in the same plane; None is not drawn."""
+
+    max_drop: float
+    latency: float | None
+    latency_label: str = ""
+
+
+def scatter(points: Sequence[Point], limits: Limits, *, narrow: bool = False) -> str:
+    """Change of accuracy against latency. The narrow one, for telephones, is labelled with the rows' numbers."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with matplotlib.rc_context(svg.STYLE):
+        width, height = (NARROW, 330) if narrow else (WIDE, 430)
+        figure = svg.canvas(width, height)
+        left, right, bottom, top = (44, 8, 44, 30) if narrow else (52, 16, 48, 32)
+        axes = figure.add_axes(
+            (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
+        )
+        floor, ceiling = _change_range(points, limits)
+        axes.set_ylim(floor, ceiling)
+        _latency_axis(axes, points, limits)
+        _draw_limits(axes, limits, floor)
+        for point in points:
+            _draw_point(axes, point, floor)
+        for x, y, text, side in (
+            (left, height - top + 14, "change of top-1, points", "left"),
+            (width - right, 8, "latency at batch 1, ms  (left is faster)", "right"),
+        ):
+            figure.text(x / width, y / height, text, ha=side, color=svg.MUTED, fontsize=svg.FONT_SIZE)
+        _label_points(axes, points, floor, FigureCanvasAgg(figure).get_renderer(), narrow=narrow)
+        name = "scatter-narrow" if narrow else "scatter-wide"
+        return svg.render(figure, name, f"Change of top-1 against latency for {len(points)} candidates")
+
+
+def _change_range(points: Sequence[Point], limits: Limits) -> tuple[float, float]:
+    """What the y axis shows: everything, except that points far below the margin are drawn at its foot."""
+    lows = [point.change_interval[0] for point in points]
+    deepest = 4 * limits.max_drop
+    tested = [point.change_interval[0] for point in points if point.kind == "tested" and point.change > -deepest]
+    low = min([-1.35 * limits.max_drop, *(low for low in lows if low > -deepest), *tested])
+    high = max([0.35 * limits.max_drop, *(point.change_interval[1] for point in points)])
+    room = 0.07 * (high - low)
+    return low - room, high + room
+
+
+def _latency_axis(axes: Axes, points: Sequence[Point], limits: Limits) -> None:
+    """Logarithmic where the slowest takes more than three times as long as the fastest."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+    shown = [value for point in points for value in (point.latency, *point.latency_interval)]
+    shown += [limits.latency] if limits.latency else []
+    low, high = min(shown), max(shown)
+    if low > 0 and high > 3 * low:
+        axes.set_xscale("log")
+        axes.set_xlim(low / (high / low) ** 0.07, high * (high / low) ** 0.09)
+        first, last = axes.get_xlim()
+        decades = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
+        ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+        axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if first <= tick <= last]))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        room = 0.1 * (high - low) or 0.1 * high
+        axes.set_xlim(max(0.0, low - room), high + room)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.signed_short(value)))
+    axes.grid(axis="y")
+    axes.spines["left"].set_visible(False)
+
+
+def _draw_limits(axes: Axes, limits: Limits, floor: float) -> None:
+    """The margin with what lies beyond it shaded, and the latency that the budget asks for."""
+    axes.axhspan(floor, -limits.max_drop, color=svg.SHADE, alpha=0.55, linewidth=0)
+    axes.axhline(-limits.max_drop, color=svg.FAIL, linewidth=1.25, linestyle=(0, (5, 3)))
+    axes.axhline(0, color=svg.MUTED, linewidth=1)
+    axes.annotate(
+        f"margin {wording.MINUS}{limits.max_drop:g}", (1, -limits.max_drop), xycoords=("axes fraction", "data"),
+        xytext=(-2, -4), textcoords="offset points", ha="right", va="top", color=svg.FAIL,
+    )  # fmt: skip
+    if limits.latency is not None:
+        axes.axvline(limits.latency, color=svg.MUTED, linewidth=1.25, linestyle=(0, (5, 3)))
+        axes.annotate(
+            limits.latency_label, (limits.latency, 0), xycoords=("data", "axes fraction"),
+            xytext=(5, 5), textcoords="offset points", ha="left", va="bottom", color=svg.MUTED,
+        )  # fmt: skip
+
+
+def _draw_point(axes: Axes, point: Point, floor: float) -> None:
+    """One candidate: filled and coloured where it met the test set, hollow and grey where it was only screened."""
+    colour, marker = OUTCOMES.get(point.outcome, (svg.MUTED, "o"))
+    tested = point.kind == "tested"
+    if point.kind == "baseline":
+        colour, marker = svg.INK, "s"
+    if point.change < floor:
+        axes.plot(point.latency, floor, marker="v", color=colour, markersize=9, clip_on=False, linestyle="none")
+        return
+    bars = {"color": colour, "linewidth": 1.5 if tested else 1.0, "alpha": 1.0 if tested else 0.6, "zorder": 2}
+    axes.plot(point.latency_interval, (point.change, point.change), **bars)
+    axes.plot((point.latency, point.latency), point.change_interval, **bars)
+    if point.winner:
+        axes.plot(point.latency, point.change, "o", markersize=19, color="none", markeredgecolor=colour, zorder=3)
+    axes.plot(
+        point.latency, point.change, marker=marker, markersize=9 if point.kind != "screened" else 7,
+        color=colour if point.kind != "screened" else svg.PAPER, markeredgecolor=colour, markeredgewidth=1.5,
+        linestyle="none", zorder=4,
+    )  # fmt: skip
+
+
+def _label_points(axes: Axes, points: Sequence[Point], floor: float, renderer: Any, *, narrow: bool) -> None:
+    """Names (numbers in the narrow figure) beside their points, the tested ones first."""
+    from matplotlib.font_manager import FontProperties
+
+    def pixels(x: float, y: float) -> tuple[float, float]:
+        across, up = axes.transData.transform((x, y))
+        return float(across), float(up)
+
+    order = sorted(points, key=lambda point: (point.kind == "screened", point.latency))
+    anchors = [pixels(point.latency, max(floor, point.change)) for point in order]
+    obstacles = [Box(x - 9, y - 9, x + 9, y + 9) for x, y in anchors]
+    for point in order:
+        if point.change >= floor:
+            (left, y), (right, _) = (pixels(end, point.change) for end in point.latency_interval)
+            (x, low), (_, high) = (pixels(point.latency, max(floor, end)) for end in point.change_interval)
+            obstacles += [Box(left, y - 2, right, y + 2), Box(x - 2, low, x + 2, high)]
+    for text in axes.texts:
+        extent = text.get_window_extent(renderer)
+        obstacles.append(Box(extent.x0, extent.y0, extent.x1, extent.y1))
+    texts = [_label(point, floor, narrow=narrow) for point in order]
+    sizes = []
+    for point, text in zip(order, texts, strict=True):
+        font = FontProperties(size=svg.FONT_SIZE, weight="bold" if point.winner else "normal")
+        width, height, _ = renderer.get_text_width_height_descent(text, font, False)
+        sizes.append((width, height))
+    frame = axes.get_window_extent(renderer)
+    area = Box(frame.x0 + 2, frame.y0 + 2, frame.x1, frame.y1 + 4)
+    inverse = axes.transData.inverted()
+    for point, text, (x, y), box in zip(order, texts, anchors, place(anchors, sizes, obstacles, area), strict=True):
+        colour = svg.INK if point.kind != "screened" else svg.MUTED
+        side = "left" if box.left >= x else "right" if box.right <= x else "center"
+        edge = {"left": box.left, "right": box.right, "center": (box.left + box.right) / 2}[side]
+        middle = (box.bottom + box.top) / 2
+        if math.hypot(edge - x, middle - y) > 24:
+            axes.plot(*zip(inverse.transform((x, y)), inverse.transform((edge, middle)), strict=True), color=svg.LINE,
+                      linewidth=1, zorder=1)  # fmt: skip
+        axes.text(
+            *inverse.transform((edge, middle)), text, ha=side, va="center_baseline", color=colour,
+            weight="bold" if point.winner else "normal", zorder=5,
+        )  # fmt: skip
+
+
+def _label(point: Point, floor: float, *, narrow: bool) -> str:
+    name = str(point.number) if narrow else wording.shortened(point.name, 34)
+    return f"{name}  {wording.fixed(point.change, 1)}" if point.change < floor else name
+
+
+def curves(epochs: Sequence[int], lines: dict[str, Sequence[float]], name: str, description: str) -> str:
+    """One panel of a training's history; each line is labelled at its end. A value that is not finite is a gap."""
+    import matplotlib
+    from matplotlib.ticker import MaxNLocator
+
+    with matplotlib.rc_context(svg.STYLE):
+        width, height = 412, 220
+        figure = svg.canvas(width, height)
+        axes = figure.add_axes((44 / width, 40 / height, (width - 44 - 74) / width, (height - 40 - 14) / height))
+        ends = []
+        for (label, values), colour in zip(lines.items(), (svg.ACCENT, svg.SECOND), strict=False):
+            finite = [value if math.isfinite(value) else math.nan for value in values]
+            axes.plot(epochs, finite, color=colour, marker="o" if len(epochs) < 3 else None, markersize=5)
+            known = [value for value in finite if math.isfinite(value)]
+            if known:
+                ends.append((known[-1], label, colour))
+        axes.margins(x=0.02, y=0.08)
+        axes.grid(axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        figure.text((width - 74) / width, 8 / height, "epoch", ha="right", color=svg.MUTED)
+        _label_ends(axes, ends, apart=15)
+        return svg.render(figure, name, description)
+
+
+def _label_ends(axes: Axes, ends: list[tuple[float, str, str]], apart: float) -> None:
+    """The lines' names at their right ends, moved apart (pixels) where the lines meet."""
+    frame = axes.get_window_extent()
+    previous = -math.inf
+    for value, label, colour in sorted(ends):
+        height = max(float(axes.transData.transform((0, value))[1]), previous + apart)
+        previous = height
+        axes.text(
+            1.02, (height - frame.y0) / frame.height, label, transform=axes.transAxes, ha="left",
+            va="center_baseline", color=colour,
+        )  # fmt: skip
+
+
+def quartets(ratios: Sequence[float], lower: float | None, needed: float | None, name: str, description: str) -> str:
+    """The ratio of every quartet in the order of measurement, their median, the bound, and what the budget asks."""
+    import matplotlib
+    import numpy as np
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    with matplotlib.rc_context(svg.STYLE):
+        width, height = 340, 136
+        figure = svg.canvas(width, height)
+        axes = figure.add_axes((48 / width, 22 / height, (width - 48 - 66) / width, (height - 30) / height))
+        median = float(np.median(ratios))
+        axes.plot(range(1, len(ratios) + 1), ratios, "o", color=svg.ACCENT, markersize=5, alpha=0.7, clip_on=False)
+        ends = [(median, wording.times(median), svg.ACCENT)]
+        axes.axhline(median, color=svg.ACCENT, linewidth=1.5)
+        if lower is not None:
+            axes.axhline(lower, color=svg.SECOND, linewidth=1.25, linestyle=(0, (4, 3)))
+            ends.append((lower, f"≥ {wording.at_least_times(lower)}", svg.SECOND))
+        low, high = min(*ratios, lower or median, 0.97 * median), max(*ratios, 1.03 * median)
+        if needed is not None and low - 0.6 * (high - low) <= needed <= high + 0.6 * (high - low):
+            low, high = min(low, needed), max(high, needed)
+            axes.axhline(needed, color=svg.FAIL, linewidth=1.25, linestyle=(0, (1, 2)))
+        room = 0.1 * (high - low)
+        axes.set_ylim(low - room, high + room)
+        axes.set_xlim(0.4, len(ratios) + 0.6)
+        axes.grid(axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=2))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}×"))
+        _label_ends(axes, ends, apart=15)
+        return svg.render(figure, name, description)

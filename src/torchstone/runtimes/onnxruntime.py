@@ -1,0 +1,65 @@
+"""ONNX Runtime: the portable one. FP32 and QDQ INT8 on the CPU; CUDA where its GPU build is installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torchstone.core.contracts import Runner
+from torchstone.core.errors import ArtifactError, nearest
+from torchstone.core.values import Artifact, Format, RuntimeOptions
+from torchstone.runtimes import adapt
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Onnxruntime:
+    """Opens ``model.onnx``. Threads are set by number, because in a container ONNX Runtime counts the host's."""
+
+    formats: ClassVar[tuple[Format, ...]] = ("onnx",)
+    precisions: ClassVar[tuple[str, ...]] = ("f32",)
+    requires: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+
+    def open(self, artifact: Artifact, options: RuntimeOptions) -> Runner:
+        adapt.check("onnxruntime", self, artifact, options)
+        path = adapt.model_file(artifact, ".onnx")
+        session = _session(path, options)
+        names = [output.name for output in session.get_outputs()]
+        if artifact.output.name not in names:
+            raise ArtifactError(
+                f"'{path}' has no output called '{artifact.output.name}'", hint=nearest(artifact.output.name, names)
+            )
+        image = session.get_inputs()[0].name
+
+        def forward(batch: NDArray) -> NDArray:
+            return session.run([artifact.output.name], {image: batch})[0]
+
+        return adapt.runner("onnxruntime", path, artifact, forward)
+
+
+def _session(path: Any, options: RuntimeOptions) -> Any:
+    import onnxruntime
+
+    provider = PROVIDERS[options.provider]
+    if provider not in onnxruntime.get_available_providers():
+        raise ArtifactError(
+            f"this ONNX Runtime has no {provider}", hint="pip install onnxruntime-gpu, or use --provider cpu"
+        )
+    config = onnxruntime.SessionOptions()
+    config.intra_op_num_threads = options.threads
+    config.inter_op_num_threads = 1
+    # A thread that spins while it waits takes the core from whatever is measured or served beside it.
+    config.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    config.log_severity_level = 4  # what goes wrong comes as an exception; the rest would be noise on stderr
+    try:
+        session = onnxruntime.InferenceSession(str(path), config, providers=[provider])
+    except Exception as error:
+        raise adapt.refused("onnxruntime", path, error) from error
+    if session.get_providers()[0] != provider:
+        raise ArtifactError(
+            f"ONNX Runtime fell back from {provider} to {session.get_providers()[0]}",
+            hint="is there a GPU, and do its driver and CUDA libraries fit this onnxruntime-gpu?",
+        )
+    return session

@@ -1,0 +1,59 @@
+"""Eager PyTorch: where a model comes from, and the baseline that the others are compared with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from torchstone.core.contracts import Runner
+from torchstone.core.errors import ArtifactError, TorchstoneError
+from torchstone.core.values import Artifact, Format, RuntimeOptions
+from torchstone.runtimes import adapt
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Torch:
+    """Opens ``weights.safetensors``: the network as it was trained, in PyTorch's default NCHW layout.
+
+    ``bf16`` is autocast, as PyTorch itself recommends for inference: matrix products and convolutions in BF16.
+    """
+
+    formats: ClassVar[tuple[Format, ...]] = ("torch",)
+    precisions: ClassVar[tuple[str, ...]] = ("f32", "bf16")
+    requires: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
+
+    def open(self, artifact: Artifact, options: RuntimeOptions) -> Runner:
+        adapt.check("torch", self, artifact, options)
+        import torch
+
+        from torchstone.models import store
+
+        if options.provider == "cuda" and not torch.cuda.is_available():
+            raise ArtifactError("PyTorch finds no CUDA device here", hint="use --provider cpu; see `torchstone doctor`")
+        path = adapt.model_file(artifact, ".safetensors")
+        try:
+            module = store.load(artifact).to(options.provider).eval()
+        except TorchstoneError:
+            raise
+        except Exception as error:
+            raise adapt.refused("torch", path, error) from error
+        return adapt.runner("torch", path, artifact, _forward(module, options))
+
+
+def _forward(module: Any, options: RuntimeOptions) -> adapt.Forward:
+    import torch
+
+    bf16 = options.precision == "bf16"
+
+    def forward(batch: NDArray) -> NDArray:
+        # The number of threads belongs to the process, where training or another runner may have changed it.
+        if torch.get_num_threads() != options.threads:
+            torch.set_num_threads(options.threads)
+        images = torch.from_numpy(np.require(batch, requirements="W"))  # PyTorch warns of read-only (mapped) arrays
+        with torch.inference_mode(), torch.autocast(options.provider, torch.bfloat16, enabled=bf16):
+            return module(images.to(options.provider)).float().cpu().numpy()
+
+    return forward

@@ -1,0 +1,182 @@
+"""The training loop. It can be killed at any moment and goes on from its last checkpoint with the same numbers as if
+it had never stopped: the order of the samples depends on (seed, epoch), their augmentation on (seed, epoch, sample),
+dropout on (seed, epoch, step)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from torchstone.core import console, machine, seeding
+from torchstone.core.contracts import ImageSet
+from torchstone.core.errors import DataError, TrainingError
+from torchstone.data.augment import augment, check_policy
+from torchstone.models.deployable import Deployable
+from torchstone.train import checkpoint, optim
+from torchstone.train.recipe import Recipe
+
+CHECKPOINT_SECONDS = 20.0
+"""A killed run repeats at most this much work."""
+BEST, LAST = "best.safetensors", "last.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a run has come: what a checkpoint stores besides tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    """Batches done in this epoch."""
+    loss_sum: float = 0.0
+    seen: int = 0
+    seconds: float = 0.0
+    best_top1: float = -1.0
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def fit(model: Deployable, train: ImageSet, val: ImageSet, recipe: Recipe, seed: int, directory: Path) -> Progress:
+    """Train ``model.network`` in place and leave it at its best epoch by val top-1.
+
+    ``directory`` keeps the checkpoints; what an earlier, interrupted call left there is continued.
+    """
+    check_policy(recipe.augment)
+    if len(train) < recipe.batch:
+        raise DataError(
+            f"{len(train)} training images do not fill one batch of {recipe.batch}",
+            hint="give more images or a smaller --batch",
+        )
+    torch.set_num_threads(machine.usable_cores())
+    model.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimiser = optim.optimiser(model.network, recipe)
+    progress = Progress()
+    if (directory / LAST).exists():
+        progress = Progress(**checkpoint.restore(directory / LAST, model.network, optimiser))
+        console.say(f"training goes on from epoch {progress.epoch + 1}, batch {progress.step + 1}")
+    while progress.epoch < recipe.epochs and progress.epoch - progress.best_epoch < recipe.patience:
+        _epoch(model, optimiser, train, recipe, seed, progress, directory)
+        _close_epoch(model, optimiser, val, recipe, progress, directory)
+    checkpoint.restore(directory / BEST, model.network, optimiser)
+    model.eval()
+    return progress
+
+
+def autocast(precision: str) -> Any:
+    """BF16 where the CPU multiplies it natively (there it is about twice as fast), else float32."""
+    native = bool({"avx512_bf16", "amx_bf16"} & machine.cpu_flags())
+    use = precision == "bf16" or (precision == "auto" and native)
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=use)
+
+
+def evaluate(model: Deployable, images: ImageSet, precision: str, batch: int = 64) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and top-1 (per cent)."""
+    model.eval()
+    loss, right = 0.0, 0
+    with torch.inference_mode(), autocast(precision):
+        for start in range(0, len(images), batch):
+            rows = slice(start, start + batch)
+            labels = torch.from_numpy(images.labels[rows])
+            logits = model(torch.from_numpy(images.images(rows))).float()
+            loss += functional.cross_entropy(logits, labels, reduction="sum").item()
+            right += int((logits.argmax(1) == labels).sum())
+    return loss / len(images), 100.0 * right / len(images)
+
+
+def _epoch(
+    model: Deployable,
+    optimiser: torch.optim.Optimizer,
+    train: ImageSet,
+    recipe: Recipe,
+    seed: int,
+    progress: Progress,
+    directory: Path,
+) -> None:
+    """The rest of one epoch, from batch ``progress.step``; the last, smaller batch is left out."""
+    model.train()
+    order = seeding.generator(seed, "order", progress.epoch).permutation(len(train))
+    batches = len(train) // recipe.batch
+    saved = started = time.monotonic()
+    before = progress.seconds
+    for step in console.track(range(progress.step, batches), f"epoch {progress.epoch + 1}/{recipe.epochs}"):
+        rows = order[step * recipe.batch : (step + 1) * recipe.batch]
+        number = progress.epoch * batches + step
+        for group in optimiser.param_groups:
+            group["lr"] = optim.rate(recipe, number, recipe.epochs * batches)
+        torch.manual_seed(seeding.seed_of(seed, "step", number))
+        loss = _step(model, optimiser, train, rows, recipe, seed, progress.epoch)
+        progress.loss_sum += loss * len(rows)
+        progress.seen += len(rows)
+        progress.step = step + 1
+        progress.seconds = before + time.monotonic() - started
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            checkpoint.save(directory / LAST, model.network, optimiser, vars(progress))
+            saved = time.monotonic()
+
+
+def _step(
+    model: Deployable,
+    optimiser: torch.optim.Optimizer,
+    train: ImageSet,
+    rows: NDArray[np.intp],
+    recipe: Recipe,
+    seed: int,
+    epoch: int,
+) -> float:
+    """One batch forward, backward and down the gradient; returns its mean loss."""
+    crop = train.images(slice(0, 1)).shape[1]
+    pixels = augment(train.stored(rows), rows, crop, recipe.augment, seed % 2**32, epoch)
+    x = model.normalise(torch.from_numpy(pixels)).contiguous(memory_format=torch.channels_last)
+    labels = torch.from_numpy(train.labels[rows])
+    with autocast(recipe.precision):
+        loss = functional.cross_entropy(model.network(x), labels, label_smoothing=recipe.label_smoothing)
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.network.parameters(), recipe.clip)
+    optimiser.step()
+    value = loss.item()
+    if not np.isfinite(value):
+        raise TrainingError(
+            f"the loss became {value} in epoch {epoch + 1}", hint=f"lower the learning rate: --lr {recipe.lr / 5:g}"
+        )
+    return value
+
+
+def _close_epoch(
+    model: Deployable,
+    optimiser: torch.optim.Optimizer,
+    val: ImageSet,
+    recipe: Recipe,
+    progress: Progress,
+    directory: Path,
+) -> None:
+    """Evaluate on val, note the epoch, keep the weights if they are the best so far, and write the checkpoint."""
+    val_loss, val_top1 = evaluate(model, val, recipe.precision)
+    progress.epoch += 1
+    progress.history.append(
+        {
+            "epoch": progress.epoch,
+            "train_loss": progress.loss_sum / max(1, progress.seen),
+            "val_loss": val_loss,
+            "val_top1": val_top1,
+            "lr": optimiser.param_groups[0]["lr"],
+            "seconds": progress.seconds,
+        }
+    )
+    latest = progress.history[-1]
+    console.say(
+        f"epoch {progress.epoch:>3}/{recipe.epochs}  loss {latest['train_loss']:.3f}  val loss {val_loss:.3f}  "
+        f"val top-1 {val_top1:.2f} %  {progress.seconds:.0f} s"
+    )
+    progress.step, progress.loss_sum, progress.seen, progress.seconds = 0, 0.0, 0, 0.0
+    if val_top1 >= progress.best_top1:
+        progress.best_top1, progress.best_epoch = val_top1, progress.epoch
+        checkpoint.save(directory / BEST, model.network, optimiser, vars(progress))
+    checkpoint.save(directory / LAST, model.network, optimiser, vars(progress))

@@ -1,0 +1,36 @@
+"""What a training run does, as one value: in code, in TOML, or by the flags of the same names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from torchstone.core.values import Value
+
+
+class Recipe(Value):
+    """Options of the training loop. Rates are for the batch given; epochs are passes over the training part."""
+
+    epochs: int = Field(default=30, ge=0, description="0: the weights stay as they were loaded")
+    batch: int = Field(default=64, ge=2)
+    optimiser: Literal["sgd", "adamw"] = "adamw"
+    lr: float = Field(default=2e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(default=0.02, ge=0, description="not applied to norms and biases")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD, which is Nesterov's")
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of all steps over which the rate rises")
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
+    clip: float = Field(default=5.0, gt=0, description="largest norm of the gradient")
+    augment: str = "light"
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    patience: int = Field(default=10, ge=1, description="epochs without a better val top-1 before it stops")
+
+
+def scratch() -> Recipe:
+    """For fresh weights: a full schedule at a high rate."""
+    return Recipe()
+
+
+def finetune() -> Recipe:
+    """For weights trained elsewhere: few epochs at a low rate."""
+    return Recipe(epochs=4, batch=32, lr=4e-4, weight_decay=0.01, label_smoothing=0.05, patience=3)

@@ -1,0 +1,151 @@
+"""The training stage: from a split data set and a request to an artifact."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from torchstone.core import artifact as artifacts
+from torchstone.core import console, files, seeding, tables
+from torchstone.core.contracts import ImageSet
+from torchstone.core.errors import ConfigError
+from torchstone.core.run import Run, slug
+from torchstone.core.values import Artifact, Candidate, Catalog, MadeBy, Preprocess, Split, Value
+from torchstone.data.cache import open_images
+from torchstone.data.preprocess import default_preprocess
+from torchstone.models import store, weights, zoo
+from torchstone.models.deployable import Deployable
+from torchstone.runtimes import golden
+from torchstone.train import loop
+from torchstone.train.recipe import Recipe
+
+VERSION = 1
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
+
+
+class TrainRequest(Value):
+    """What to train, and from what."""
+
+    model: str | None = Field(default=None, description="a name of the zoo; None: that of the weights, or lenet5")
+    weights: str | None = Field(default=None, description="a file, or lite0, lite1, lite2")
+    image_size: int | None = Field(default=None, gt=7, description="pixels; None: what the network was designed for")
+    small_input: bool = Field(default=False, description="adapt the first layers to images of about 32 pixels")
+    channels: int = Field(default=3, description="1: the network sees the luma alone")
+    recipe: Recipe = Recipe()
+    seed: int = 0
+
+
+def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Artifact:
+    """The trained artifact of this request in ``run.artifacts``: the one that stands there, or made now (an
+    interrupted training goes on). Raises UserErrors for what cannot be built before any image is decoded."""
+    architecture = architecture_of(request)
+    options = {"channels": request.channels, "small_input": request.small_input}
+    preprocess = preprocess_for(request, architecture)
+    key = artifacts.key_of(
+        {
+            "step": ["train", VERSION],
+            "architecture": [architecture, options],
+            "weights": _weights_digest(request.weights),
+            "preprocess": preprocess.digest(),
+            "recipe": request.recipe.model_dump(mode="json"),
+            "seed": request.seed,
+            "split": split.fingerprint,
+        },
+        PACKAGES,
+    )
+    draft = Artifact(
+        id="",
+        key=key,
+        format="torch",
+        files={},
+        architecture=architecture,
+        architecture_options=options,
+        classes=catalog.classes,
+        preprocess=preprocess,
+        made_by=MadeBy(step="train", version=VERSION, config=request.model_dump(mode="json")),
+        split_fingerprint=split.fingerprint,
+    )
+
+    def make(directory: Path) -> Artifact:
+        torch.manual_seed(seeding.seed_of(request.seed, "weights"))
+        model = Deployable(zoo.build(architecture, classes=len(catalog.classes), **options), preprocess)
+        if request.weights:
+            _start_from(model, request, request.weights)
+        sets = {part: open_images(catalog, split, part, preprocess, run.cache) for part in ("train", "val", "calib")}
+        if request.recipe.epochs:
+            fit_into(model, sets["train"], sets["val"], request.recipe, request.seed, directory)
+        artifact = save_torch(model, draft, sets["calib"], directory)
+        golden.seal(Candidate(name="torch", artifact=artifact, runtime="torch"), sets["calib"])
+        return artifact
+
+    place = run.artifacts / f"{slug(architecture.rpartition(':')[2])}-{key[:10]}"
+    return artifacts.build(place, make, resume=True)
+
+
+def fit_into(model: Deployable, train_set: ImageSet, val: ImageSet, recipe: Recipe, seed: int, directory: Path) -> None:
+    """Train ``model`` in place and leave ``history.parquet`` in ``directory``; checkpoints are gone when it is done."""
+    checkpoints = directory / "checkpoints"
+    progress = loop.fit(model, train_set, val, recipe, seed, checkpoints)
+    columns = {name: [row[name] for row in progress.history] for name in progress.history[0]}
+    tables.write(directory / "history.parquet", tables.frame(columns), {"best_epoch": progress.best_epoch})
+    shutil.rmtree(checkpoints)
+
+
+def save_torch(model: Deployable, draft: Artifact, calib: ImageSet, directory: Path) -> Artifact:
+    """Save the model's weights, proven to reload, and describe them."""
+    pixels = calib.images(slice(0, min(golden.IMAGES, len(calib))))
+    store.save_proven(model, draft, directory, torch.from_numpy(np.ascontiguousarray(pixels)))
+    return artifacts.identified(draft, directory)
+
+
+def architecture_of(request: TrainRequest) -> str:
+    """The full name of the network to build."""
+    packaged = weights.PACKAGED.get(request.weights or "")
+    if packaged is None:
+        return zoo.resolve(request.model or "lenet5")
+    if request.model and zoo.resolve(request.model) != packaged.architecture:
+        raise ConfigError(
+            f"the weights '{request.weights}' are those of {packaged.architecture}, not of '{request.model}'",
+            hint="leave --model out",
+        )
+    return packaged.architecture
+
+
+def preprocess_for(request: TrainRequest, architecture: str) -> Preprocess:
+    """The preprocessing that the weights were trained with, at the size asked for."""
+    native = zoo.native_input(architecture)
+    packaged = weights.PACKAGED.get(request.weights or "")
+    crop = request.image_size or (packaged.crop if packaged else native.crop)
+    if request.small_input and not request.image_size:
+        crop = zoo.SMALL_SIZE
+    resize = None if crop <= 64 else round(native.resize * crop / native.crop)
+    numbers: dict[str, Any] = {"mean": native.mean, "std": native.std}
+    if packaged:
+        numbers = {"mean": packaged.mean, "std": packaged.std}
+    interpolation: Any = native.interpolation
+    channels: Any = request.channels
+    return default_preprocess(crop, resize=resize, interpolation=interpolation, channels=channels, **numbers)
+
+
+def _start_from(model: Deployable, request: TrainRequest, source: str) -> None:
+    """Copy the weights that were asked for, and say which layers start fresh."""
+    fresh = weights.load_into(model.network, weights.read(source), source)
+    if fresh and not request.recipe.epochs:
+        raise ConfigError(
+            f"'{source}' has another number of classes, so its head starts fresh and has to be trained",
+            hint="give --epochs 1 or more",
+        )
+    if fresh:
+        console.say(f"weights of {source}; fresh: {', '.join(fresh)}")
+
+
+def _weights_digest(source: str | None) -> str | None:
+    if source is None or source in weights.PACKAGED:
+        return source
+    path = Path(source)
+    return files.sha256(path) if path.is_file() else source

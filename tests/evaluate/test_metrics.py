@@ -1,0 +1,86 @@
+"""The numpy metrics give what scikit-learn gives."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sklearn = pytest.importorskip("sklearn.metrics")
+
+from torchstone.evaluate import metrics  # noqa: E402
+
+
+def pairs(classes: int = 6) -> st.SearchStrategy[list[tuple[int, int]]]:
+    index = st.integers(0, classes - 1)
+    return st.lists(st.tuples(index, index), min_size=1, max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs())
+def test_counts_and_rates_are_those_of_scikit_learn(rows: list[tuple[int, int]]) -> None:
+    labels, predicted = np.array(rows).T
+    matrix = metrics.confusion(labels, predicted, 6)
+    every = list(range(6))
+
+    assert (matrix == sklearn.confusion_matrix(labels, predicted, labels=every)).all()
+    assert metrics.top1(labels, predicted) == pytest.approx(sklearn.accuracy_score(labels, predicted))
+    assert metrics.agreement(labels, predicted) == metrics.top1(labels, predicted)
+    for ours, theirs in (
+        (metrics.recall, sklearn.recall_score),
+        (metrics.precision, sklearn.precision_score),
+        (metrics.f1, sklearn.f1_score),
+    ):
+        expected = theirs(labels, predicted, labels=every, average=None, zero_division=np.nan)
+        np.testing.assert_allclose(ours(matrix), expected)
+    assert metrics.macro_f1(matrix) == pytest.approx(sklearn.f1_score(labels, predicted, average="macro"))
+    assert metrics.weighted_f1(matrix) == pytest.approx(sklearn.f1_score(labels, predicted, average="weighted"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs(3))
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes_that_are_there(rows: list[tuple[int, int]]) -> None:
+    labels, predicted = np.array(rows).T
+    expected = sklearn.recall_score(labels, predicted, labels=np.unique(labels), average="macro")
+    assert metrics.balanced_accuracy(metrics.confusion(labels, predicted, 3)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 10])
+def test_topk_is_that_of_scikit_learn(k: int) -> None:
+    random = np.random.default_rng(k)
+    scores = random.normal(size=(500, 10))
+    labels = random.integers(0, 10, 500)
+    expected = np.mean([label in np.argsort(row)[-k:] for label, row in zip(labels, scores, strict=True)])
+    if k < 10:  # with k = C scikit-learn warns that everything is right
+        assert expected == pytest.approx(sklearn.top_k_accuracy_score(labels, scores, k=k, labels=range(10)))
+    assert metrics.topk(labels, scores, k) == pytest.approx(expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=1, max_size=20), st.data())
+def test_top1_by_scores_and_by_classes_agree_even_with_ties(rows: list[list[int]], data: st.DataObject) -> None:
+    scores = np.array(rows, np.float32)
+    labels = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows))))
+    assert metrics.topk(labels, scores, 1) == metrics.top1(labels, metrics.predicted_classes(scores))
+
+
+def test_a_class_without_images_has_no_recall_and_does_not_count() -> None:
+    matrix = metrics.confusion([0, 0, 1], [0, 1, 1], 3)
+    assert np.isnan(metrics.recall(matrix)[2])
+    assert metrics.balanced_accuracy(matrix) == pytest.approx(0.75)
+
+
+def test_summary_holds_top5_only_where_there_are_more_than_five_classes() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 5, 40)
+    few = metrics.summary(labels, random.normal(size=(40, 5)))
+    many = metrics.summary(labels, random.normal(size=(40, 8)))
+    assert "top5" not in few
+    assert many["top5"] >= many["top1"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "predicted"), [([0, 1], [0]), ([0, 3], [0, 0]), ([0, 0], [0, -1]), ([[0]], [[0]])]
+)
+def test_what_does_not_fit_is_refused(labels: list, predicted: list) -> None:
+    with pytest.raises(ValueError, match=r"must lie in|one length"):
+        metrics.confusion(labels, predicted, 3)

@@ -1,0 +1,493 @@
+"""The core: values that survive a round trip, files that are whole or not there, errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from torchstone.core import console, errors, files, machine, registry, run, seeding, tables, values, verdict
+from torchstone.core.errors import ArtifactError, ConfigError, MissingPackageError, StorageError
+from torchstone.core.values import Artifact, Candidate, Finding, MadeBy, Preprocess, RuntimeOptions, Value
+
+PREPROCESS = Preprocess(decoder_version="12.0", resize=36, crop=32)
+ARTIFACT = Artifact(
+    id="a" * 64,
+    key="b" * 64,
+    format="onnx",
+    files={"model.onnx": "c" * 64},
+    architecture="lenet5",
+    classes=("cat", "dog"),
+    preprocess=PREPROCESS,
+    made_by=MadeBy(step="onnx", version=1, config={"opset": 18}),
+    split_fingerprint="d" * 64,
+)
+CANDIDATE = Candidate(name="int8@openvino", artifact=ARTIFACT, runtime="openvino", options=RuntimeOptions(threads=2))
+ACCURACY = verdict.AccuracyResult(
+    part="test", images=100, baseline_top1=90, top1=89, lost=2, gained=1, drop=1, drop_upper=3, drop_lower=-1,
+    agreement=95,
+)  # fmt: skip
+SPEED = verdict.SpeedResult(rival="torch", rival_id="e" * 64, quartets=16, ratio=2.0, lower=1.9, upper=None)
+
+
+def row(outcome: str, *, shortlisted: bool = True) -> verdict.CandidateVerdict:
+    return verdict.CandidateVerdict.model_validate(
+        {
+            "candidate_id": "f" * 64, "slug": "x", "name": "x", "runtime": "torch", "options": RuntimeOptions(),
+            "free": False, "shortlisted": shortlisted, "size_mb": 1.5, "accuracy": ACCURACY, "speed": SPEED,
+            "decisions": [verdict.Decision(criterion="drop", outcome="pass", reason="because")],
+            "outcome": outcome, "reason": "because",
+        }
+    )  # fmt: skip
+
+
+def of_rows(*rows: verdict.CandidateVerdict) -> verdict.Verdict:
+    return verdict.Verdict(
+        budget=values.Budget(), test_fingerprint="a", test_images=100, look=1, level=0.975, control=None,
+        rows=rows, shortlist=(), sentence="so it is", evidence={},
+    )  # fmt: skip
+
+
+SAMPLES: list[Value] = [
+    Finding(check="cores", severity="warning", message="2 of 64", hint="do this", items=("a",), evidence={"host": 64}),
+    values.Catalog(
+        root="/data", reader="folder", classes=("a", "b"), images=3, fingerprint="x", table=Path("c.parquet")
+    ),
+    values.Split(seed=1, sizes={"train": 3, "test": 1}, fingerprint="a", test_fingerprint="b", table=Path("s.parquet")),
+    PREPROCESS,
+    values.InputSpec(layout="NCHW"),
+    values.OutputSpec(class_offset=1),
+    MadeBy(step="train", version=1),
+    ARTIFACT,
+    RuntimeOptions(threads=2, precision="bf16"),
+    CANDIDATE,
+    values.Budget(max_drop=0.5, min_speedup=2, max_latency_ms=5, max_size_mb=10),
+    ACCURACY,
+    SPEED,
+    verdict.LatencyResult(median_ms=4.2, lower_ms=4.0, upper_ms=None),
+    verdict.Decision(criterion="speedup", outcome="undecided", reason="the bound is 1.9"),
+    row("pass"),
+    verdict.ControlResult(
+        quartets=32, ratio=1.0, interval95=(0.98, 1.02), interval999=None, outcome="clean", reason="it spans 1"
+    ),
+    of_rows(row("pass")),
+]
+
+
+@pytest.mark.parametrize("value", SAMPLES, ids=lambda value: type(value).__name__)
+def test_a_value_survives_the_disk_and_cannot_be_changed(value: Value, tmp_path: Path) -> None:
+    value.save(tmp_path / "value.json")
+    again = type(value).load(tmp_path / "value.json")
+    assert again == value
+    assert again.digest() == value.digest()
+    with pytest.raises(ValidationError, match="frozen"):
+        value.schema_version = 2
+
+
+def test_every_value_is_among_the_samples() -> None:
+    here = {values.__name__, verdict.__name__}
+    assert {kind for kind in Value.__subclasses__() if kind.__module__ in here} == {type(value) for value in SAMPLES}
+
+
+@pytest.mark.parametrize("content", ['{"check": "x"}', '{"nonsense": 1}', "[1]"])
+def test_a_stored_value_that_does_not_fit_names_its_file(content: str, tmp_path: Path) -> None:
+    (tmp_path / "finding.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"finding\.json.*Finding"):
+        Finding.load(tmp_path / "finding.json")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_drop": 0}, {"max_drop": 100}, {"confidence": 1}, {"min_speedup": -1}, {"max_size_mb": float("nan")}]
+)
+def test_a_budget_out_of_range_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        values.Budget.model_validate(wrong)
+
+
+def test_a_candidate_is_told_apart_by_artifact_runtime_and_options() -> None:
+    others = [
+        CANDIDATE.model_copy(update={"runtime": "onnxruntime"}),
+        CANDIDATE.model_copy(update={"options": RuntimeOptions(threads=1)}),
+        CANDIDATE.model_copy(update={"artifact": ARTIFACT.model_copy(update={"id": "0" * 64})}),
+    ]
+    assert len({candidate.id for candidate in [CANDIDATE, *others]}) == 4
+    assert CANDIDATE.model_copy(update={"name": "renamed"}).id == CANDIDATE.id
+    assert CANDIDATE.slug == f"int8-openvino-{CANDIDATE.id[:8]}"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "whole"),
+    [
+        (["fail", "pass", "void"], "pass"),
+        (["fail", "undecided"], "undecided"),
+        (["void", "undecided"], "void"),
+        (["fail", "fail"], "fail"),
+        ([], "fail"),
+    ],
+)
+def test_the_outcome_of_a_run(outcomes: list[str], whole: str) -> None:
+    rows = [row("baseline", shortlisted=False), *(row(outcome) for outcome in outcomes)]
+    assert of_rows(*rows).outcome == whole
+
+
+# files
+
+
+def python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def kill_when_ready(process: subprocess.Popen[str]) -> None:
+    """``kill -9`` after the process printed its first line."""
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "ready"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_directory_killed_midway_is_not_there(tmp_path: Path, resume: bool) -> None:
+    place = tmp_path / "artifact"
+    code = """
+        import sys, time
+        from pathlib import Path
+        from torchstone.core import files
+        with files.whole_directory(Path(sys.argv[1]), resume=sys.argv[2] == "True") as out:
+            (out / "checkpoint").write_text("half")
+            print("ready", flush=True)
+            time.sleep(60)
+        """
+    kill_when_ready(python(code, place, resume))
+    assert not place.exists()
+    with files.whole_directory(place, resume=resume) as out:
+        assert (out / "checkpoint").exists() is resume
+        (out / "model").write_text("whole")
+    assert (place / "model").read_text() == "whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_a_directory_whose_maker_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    place = tmp_path / "artifact"
+    with files.whole_directory(place) as out:
+        (out / "model").write_text("first")
+    with pytest.raises(RuntimeError), files.whole_directory(place) as out:
+        (out / "model").write_text("second")
+        raise RuntimeError("failed half-way")
+    assert (place / "model").read_text() == "first"
+    with files.whole_directory(place) as out:
+        (out / "other").write_text("third")
+    assert [path.name for path in place.iterdir()] == ["other"]
+
+
+def test_json_is_old_or_new_for_every_reader_and_after_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    code = """
+        import sys
+        from pathlib import Path
+        from torchstone.core import files
+        path, number = Path(sys.argv[1]), 0
+        files.write_json(path, [0] * 20000)
+        print("ready", flush=True)
+        while True:
+            number += 1
+            files.write_json(path, [number] * 20000)
+        """
+    process = python(code, path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    try:
+        for _ in range(30):
+            content = files.read_json(path)
+            assert len(content) == 20000
+            assert len(set(content)) == 1
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert len(set(files.read_json(path))) == 1
+
+
+def test_json_that_cannot_be_written_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "value.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        files.write_json(path, {"a": float("nan")})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_json(path, {"a": 2})
+    assert files.read_json(path) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["value.json"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
+def test_damaged_json_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "value.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"value\.json' is damaged") as caught:
+        files.read_json(tmp_path / "value.json")
+    assert caught.value.hint
+    with pytest.raises(ArtifactError, match="does not exist"):
+        files.read_json(tmp_path / "other.json")
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=5))
+def test_a_digest_depends_on_the_content_alone(value: dict[str, object]) -> None:
+    backwards = dict(reversed(value.items()))
+    assert files.digest(backwards) == files.digest(value)
+    assert files.digest(json.loads(json.dumps(value))) == files.digest(value)
+    assert files.digest([value]) != files.digest(value)
+
+
+def test_digests_and_seeds_are_the_same_on_every_machine_and_version() -> None:
+    assert files.digest({"b": [1, 2.5, None], "a": "ü"}) == (
+        "703dceec79c30480a5c3da98f5873d45349c66854150b1f903de556fe4042245"
+    )
+    assert seeding.seed_of("train", 3, 7) == 2840895582319464247
+    assert int(seeding.generator("train", 3, 7).integers(1000)) == 4
+    assert seeding.seed_of("a", "b") != seeding.seed_of("ab")
+
+
+def test_a_directory_is_held_by_one_process_and_freed_when_it_dies(tmp_path: Path) -> None:
+    code = """
+        import sys, time
+        from pathlib import Path
+        from torchstone.core import files
+        with files.locked(Path(sys.argv[1])):
+            print("ready", flush=True)
+            time.sleep(60)
+        """
+    process = python(code, tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    try:
+        with pytest.raises(StorageError, match="another torchstone") as caught, files.locked(tmp_path):
+            pass
+        assert "--name" in (caught.value.hint or "")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    with files.locked(tmp_path):
+        pass
+
+
+# tables
+
+
+def test_a_table_keeps_its_types_and_its_header(tmp_path: Path) -> None:
+    import polars as pl
+
+    path = tmp_path / "timings.parquet"
+    table = tables.frame({"item": ["a", "b"], "label": [1, 2]}, {"label": pl.Int32})
+    tables.write(path, table, {"threads": 2, "cpu": "a processor"})
+    again, header = tables.read(path)
+    assert header == {"threads": 2, "cpu": "a processor"}
+    assert again.equals(table)
+    assert again.schema["label"] == pl.Int32
+    tables.write(path, table)
+    assert tables.read(path)[1] == {}
+
+
+def test_a_damaged_or_missing_table_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "timings.parquet"
+    tables.write(path, tables.frame({"a": list(range(1000))}))
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"PAR1 nonsense PAR1"):
+        path.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match=r"timings\.parquet") as caught:
+            tables.read(path)
+        assert caught.value.hint
+    with pytest.raises(ArtifactError, match="does not exist"):
+        tables.read(tmp_path / "other.parquet")
+
+
+# errors
+
+
+def test_an_error_prints_its_hint_and_knows_its_exit_code() -> None:
+    assert str(ConfigError("unknown flag '--maxdrop'", hint="did you mean '--max-drop'?")) == (
+        "unknown flag '--maxdrop'\nhint: did you mean '--max-drop'?"
+    )
+    assert str(ConfigError("no hint")) == "no hint"
+    assert errors.TorchstoneError("ours").exit_code == 70
+    assert {kind.exit_code for kind in errors.UserError.__subclasses__()} == {2}
+
+
+def test_a_missing_package_names_the_extra_that_brings_it() -> None:
+    assert MissingPackageError("step 'int8'", ["nncf", "onnx"]).hint == "pip install 'torchstone[openvino,train]'"
+
+
+def test_every_extra_in_a_hint_is_one_of_pyproject() -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert set(errors.EXTRA_OF_PACKAGE.values()) <= set(project["optional-dependencies"])
+
+
+def test_the_nearest_name_or_all_of_them() -> None:
+    assert errors.nearest("resnet81", ["resnet18", "lenet5"]) == "did you mean 'resnet18'?"
+    assert errors.nearest("zzz", ["b", "a"]) == "known: a, b"
+    assert errors.nearest("zzz", []) == "none is known"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
+def test_what_the_disk_refuses_is_told_in_words(code: int) -> None:
+    error = errors.from_os_error(OSError(code, "refused", "/runs/x"))
+    assert isinstance(error, StorageError)
+    assert "/runs/x" in error.message
+    assert error.hint
+    assert errors.from_os_error(OSError(errno.EBADF, "ours")) is None
+
+
+# registry
+
+
+def test_an_unknown_plugin_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown machine check 'corse'") as caught:
+        registry.machine_checks.get("corse")
+    assert caught.value.hint == "did you mean 'cores'?"
+
+
+def test_a_plugin_whose_packages_are_missing_says_how_to_get_them() -> None:
+    assert registry.machine_checks.ready("cores")
+    with pytest.raises(MissingPackageError, match="machine check 'cores' needs no_such_package"):
+        registry.machine_checks.ready("cores", "no_such_package", "json")
+
+
+def test_class_names() -> None:
+    assert registry.class_name("mnist_idx") == "MnistIdx"
+    assert registry.class_name("int8") == "Int8"
+
+
+def test_another_package_joins_by_an_entry_point_but_may_not_take_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def points(name: str) -> None:
+        point = EntryPoint(name, "torchstone.doctor.cores:Cores", "torchstone.machine_checks")
+        monkeypatch.setattr(registry, "_entry_points", lambda _: (point,))
+
+    points("theirs")
+    assert "theirs" in registry.machine_checks.names()
+    assert type(registry.machine_checks.get("theirs")).__name__ == "Cores"
+    points("memory")
+    with pytest.raises(ConfigError, match="two machine checks are called 'memory'"):
+        registry.machine_checks.names()
+
+
+# machine
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"),
+    [
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "250000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 64),
+        ({"cpu.max": "9900000 100000\n"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ({"cpu.max": "nonsense"}, 64),
+        ({}, 64),
+    ],
+)
+def test_usable_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, str], cores: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    for name, text in content.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert machine.usable_cores(tmp_path) == cores
+
+
+def test_the_environment_is_one_that_json_holds() -> None:
+    environment = machine.environment()
+    assert json.loads(json.dumps(environment)) == environment
+    assert environment["packages"]["numpy"]
+    assert environment["cores"] >= 1
+
+
+# run
+
+
+def artifact_in(directory: Path) -> Artifact:
+    directory.mkdir(parents=True)
+    (directory / "model.onnx").write_bytes(b"a model")
+    artifact = ARTIFACT.model_copy(
+        update={"files": {"model.onnx": files.sha256(directory / "model.onnx")}, "directory": directory}
+    )
+    artifact.save(directory / "artifact.json")
+    return artifact
+
+
+def test_candidates_are_found_again_after_the_run_was_moved(tmp_path: Path) -> None:
+    old = run.Run(tmp_path / "old")
+    artifact = artifact_in(old.artifacts / "key")
+    old.save_candidates([CANDIDATE.model_copy(update={"artifact": artifact})])
+    old.root.rename(tmp_path / "new")
+    (candidate,) = run.Run(tmp_path / "new").load_candidates()
+    assert candidate.artifact.directory == tmp_path / "new/artifacts/key"
+    assert candidate.artifact.size_mb == 7e-6
+    assert (candidate.name, candidate.options) == (CANDIDATE.name, CANDIDATE.options)
+
+
+def test_an_artifact_that_was_changed_is_refused(tmp_path: Path) -> None:
+    directory = artifact_in(tmp_path / "key").directory
+    assert run.load_artifact(directory).files
+    (directory / "model.onnx").write_bytes(b"another")
+    with pytest.raises(ArtifactError, match="sha256 differs"):
+        run.load_artifact(directory)
+    (directory / "model.onnx").unlink()
+    with pytest.raises(ArtifactError, match="is missing"):
+        run.load_artifact(directory)
+    with pytest.raises(ArtifactError, match="not a directory"):
+        run.load_artifact(tmp_path / "nothing")
+    with pytest.raises(ArtifactError, match="does not lie in a run"):
+        run.run_of(ARTIFACT.model_copy(update={"directory": directory}))
+
+
+def test_file_names_of_any_text() -> None:
+    assert run.slug("prune=0.3+int8 @x/..") == "prune=0.3-int8-x"
+    assert run.slug("...") == "run"
+
+
+# console
+
+
+def test_the_answer_and_the_talk_go_to_different_places(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("training [1/3]")
+    assert list(console.track(range(3), "reading")) == [0, 1, 2]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "training [1/3]\n"
+    console.be_quiet()
+    try:
+        console.say("not heard")
+    finally:
+        console.be_quiet(False)
+    assert capsys.readouterr().err == ""
