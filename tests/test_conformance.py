@@ -95,9 +95,8 @@ def test_a_step_has_options_that_a_chain_can_set(name: str) -> None:
     step = registry.steps.get(name)
     assert issubclass(step.Config, contracts.StepConfig)
     for option, field in step.Config.model_fields.items():
-        assert field.description or (step.Config.__doc__ and option in step.Config.__doc__), (
-            f"'{option}' is not explained"
-        )
+        explained = field.description or option in (inspect.getdoc(type(step)) or "")
+        assert explained, f"neither Field(description=…) nor the class's docstring explains '{option}'"
     if step.value_option is not None:
         assert step.value_option in step.Config.model_fields
     required = {option for option, field in step.Config.model_fields.items() if field.is_required()}

@@ -78,9 +78,7 @@ def test_summary_holds_top5_only_where_there_are_more_than_five_classes() -> Non
     assert many["top5"] >= many["top1"]
 
 
-@pytest.mark.parametrize(
-    ("labels", "predicted"), [([0, 1], [0]), ([0, 3], [0, 0]), ([0, 0], [0, -1]), ([[0]], [[0]])]
-)
+@pytest.mark.parametrize(("labels", "predicted"), [([0, 1], [0]), ([0, 3], [0, 0]), ([0, 0], [0, -1]), ([[0]], [[0]])])
 def test_what_does_not_fit_is_refused(labels: list, predicted: list) -> None:
     with pytest.raises(ValueError, match=r"must lie in|one length"):
         metrics.confusion(labels, predicted, 3)

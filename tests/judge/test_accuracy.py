@@ -1,4 +1,4 @@
-"""Tango's bound: against what others published, against its definition, and by the false passes that it lets through."""
+"""Tango's bound: against what others published, against its definition, and by the false passes that it allows."""
 
 import itertools
 from dataclasses import dataclass
@@ -70,7 +70,9 @@ def test_the_closed_form_is_the_maximum_of_the_likelihood(case: tuple[int, int, 
         return sum(count * np.log(max(p, 1e-300)) for count, p in terms if count)
 
     low, high = max(0.0, -drop), (1 - drop) / 2
-    best = minimize_scalar(lambda q: -log_likelihood(q), bounds=(low, high), method="bounded", options={"xatol": 1e-12})
+    best: Any = minimize_scalar(
+        lambda q: -log_likelihood(q), bounds=(low, high), method="bounded", options={"xatol": 1e-12}
+    )
     variance = n * (2 * best.x + drop - drop**2)
     closed = accuracy.score(lost, gained, n, drop)
     if drop >= 0:
@@ -145,7 +147,9 @@ class Answers:
 
 
 def answers(labels: list[int], predicted: list[int], classes: int = 3) -> Answers:
-    return Answers([f"i{k}" for k in range(len(labels))], np.array(labels), np.eye(classes, dtype=np.float32)[predicted])
+    return Answers(
+        [f"i{k}" for k in range(len(labels))], np.array(labels), np.eye(classes, dtype=np.float32)[predicted]
+    )
 
 
 CLASSES = ("cat", "dog", "owl")

@@ -46,7 +46,8 @@ def test_the_smallest_margin_and_the_images_needed_are_inverse(images: int, disa
 
 
 @pytest.mark.parametrize(
-    ("margin", "disagreement", "low", "high"), [(0.01, 0.02, 0.75, 0.80), (0.01, 0.05, 0.78, 0.80), (0.02, 0.02, 0.65, 0.70)]
+    ("margin", "disagreement", "low", "high"),
+    [(0.01, 0.02, 0.75, 0.80), (0.01, 0.05, 0.78, 0.80), (0.02, 0.02, 0.65, 0.70)],
 )
 def test_the_power_that_the_number_of_images_really_has(
     margin: float, disagreement: float, low: float, high: float

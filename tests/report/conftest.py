@@ -109,7 +109,8 @@ class Builder:
     story: Story
     trained: bool
     recipes: tuple[Recipe, ...]
-    times: dict[str, float] = field(default_factory=dict)
+    ratios: dict[str, Floats] = field(default_factory=dict)
+    """Every candidate's quartets against the baseline, sorted."""
 
     def build(self) -> Run:
         split = self.data()
@@ -213,6 +214,9 @@ class Builder:
                         "calls": 40, "at": 0.4 * quartet + 0.05 * slot,
                     }
                 )  # fmt: skip
+        logs = np.log([row["ms"] for row in rows]).reshape(-1, 4)
+        own = np.array([row["side"] == "candidate" for row in rows]).reshape(-1, 4)
+        self.ratios[recipe.name] = np.sort(np.exp(np.where(own, -logs, logs).sum(axis=1) / 2))
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         tables.write(self.run.timings(candidate), tables.frame(columns), {"slot_ms": 50})
 
@@ -248,13 +252,14 @@ class Builder:
         baseline = candidate is candidates[0]
         tested = self.tested(recipe)
         accuracy = self.accuracy(recipe, "test" if tested or (baseline and self.story != "screened") else "val")
-        ratio = self.recipes[0].ms / recipe.ms
+        ratios = self.ratios[recipe.name]
+        ratio, lower, upper = float(np.median(ratios)), float(ratios[len(ratios) // 4]), float(ratios[-len(ratios) // 4])
         speed = SpeedResult(
             rival=candidates[0].name, rival_id=candidates[0].id, quartets=QUARTETS if tested else 8, ratio=ratio,
-            lower=0.978 * ratio if tested else None, upper=1.021 * ratio if tested else None,
+            lower=lower if tested else None, upper=upper if tested else None,
         )  # fmt: skip
         same = next(other for other in self.recipes if other.runtime == recipe.runtime)
-        decisions = self.decisions(accuracy, ratio) if tested else ()
+        decisions = self.decisions(accuracy, lower, upper) if tested else ()
         outcome: Any = "baseline" if baseline else "not tested"
         if tested:
             outcomes = [decision.outcome for decision in decisions]
@@ -289,7 +294,7 @@ class Builder:
             agreement=100 - 100 * (lost + gained) / len(truth), worst_class=self.names[8], worst_class_drop=3.21,
         )  # fmt: skip
 
-    def decisions(self, accuracy: AccuracyResult, ratio: float) -> tuple[Decision, ...]:
+    def decisions(self, accuracy: AccuracyResult, lower: float, upper: float) -> tuple[Decision, ...]:
         def decide(kept: bool, broken: bool) -> Outcome:
             return "void" if self.story == "void" else "pass" if kept else "fail" if broken else "undecided"
 
@@ -304,8 +309,8 @@ class Builder:
             found.append(
                 Decision(
                     criterion="speedup",
-                    outcome=decide(0.978 * ratio >= self.budget.min_speedup, 1.021 * ratio < self.budget.min_speedup),
-                    reason=f"at least {0.978 * ratio:.2f}× as fast, {self.budget.min_speedup:g}× is asked for",
+                    outcome=decide(lower >= self.budget.min_speedup, upper < self.budget.min_speedup),
+                    reason=f"at least {lower:.2f}× as fast, {self.budget.min_speedup:g}× is asked for",
                 )
             )
         return tuple(found)

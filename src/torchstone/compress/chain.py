@@ -21,7 +21,6 @@ from torchstone.runtimes import default_runtime
 STEP = re.compile(
     r"(?P<name>[a-z][a-z0-9_]*)(=(?P<value>[^:@+]+))?(:(?P<options>[^@+]+))?(@(?P<target>[a-z][a-z0-9_]*))?"
 )
-EXPORTERS = ("onnx", "openvino")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +54,9 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """What the candidate is called: the chain as typed, with its runtime."""
-        return self.text if self.text.endswith(f"@{self.runtime}") else f"{self.text}@{self.runtime}"
+        """What the candidate is called: the chain as typed, with its runtime unless that is said already."""
+        said = self.text.endswith((f"@{self.runtime}", f"+{self.runtime}")) or self.text == self.runtime
+        return self.text if said else f"{self.text}@{self.runtime}"
 
     @property
     def free(self) -> bool:
@@ -163,17 +163,18 @@ def _format_after(planned: list[PlannedStep], start: Format) -> Format:
     return now
 
 
-def _conversions(now: Format, wanted: tuple[Format, ...], problem: str, name: str | None) -> list[PlannedStep]:
+def _conversions(now: Format, wanted: tuple[Format, ...], problem: str, hint: str | None) -> list[PlannedStep]:
     """The shortest way of exporters from ``now`` to one of ``wanted``; a ChainError when there is none."""
+    exporters = [exporter for exporter in registry.steps.names() if registry.steps.get(exporter).produces is not None]
     ways: list[tuple[Format, list[str]]] = [(now, [])]
     for reached, path in ways:
         if reached in wanted:
             return [_inserted(exporter) for exporter in path]
-        for exporter in EXPORTERS:
+        for exporter in exporters:
             step = registry.steps.get(exporter)
             if reached in step.accepts and exporter not in path and step.produces is not None:
                 ways.append((step.produces, [*path, exporter]))
-    raise ChainError(problem, hint=f"put '{name}' before it" if name else None)
+    raise ChainError(problem, hint=hint)
 
 
 def _inserted(name: str) -> PlannedStep:

@@ -103,6 +103,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def remove(directory: Path) -> None:
+    """Delete a directory and all that is in it; nothing happens where there is none."""
+    if directory.exists():
+        shutil.rmtree(directory)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """The same content at ``target``: a hard link where the file system allows it, else a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -92,6 +92,21 @@ def read(source: str, out_dir: Path) -> Catalog:
     return catalog
 
 
+def source_digest(source: str) -> str:
+    """Changes when the source does: over the names, labels, sizes and times of its files, none of which is opened."""
+    root, name = find_reader(source)
+    listing = readers.ready(name).listing(root)
+    stats = []
+    for path in [Path(root), *(Path(root) / path for path in listing.paths)]:
+        try:
+            stat = path.stat()
+        except OSError:  # the images of this source are not files of their own
+            continue
+        if path.is_file():
+            stats.append([stat.st_size, stat.st_mtime_ns])
+    return files.digest([name, root, listing.classes, list(listing.paths), list(listing.labels), stats])
+
+
 def find_reader(source: str) -> tuple[str, str]:
     """The root and the name of the reader that takes it. A path is made absolute: a run can go on from elsewhere."""
     path = Path(source).expanduser()
@@ -123,7 +138,7 @@ def fingerprint(hashes: Iterable[str], labels: Iterable[int]) -> str:
 def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
     """Hex digest of decoded pixels and their shape."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 
 

@@ -98,12 +98,12 @@ def _no_tool(context: Machine, build: TorchBuild | None) -> Finding:
 
 
 def _no_gpu(build: TorchBuild | None) -> Finding:
-    """Working without a GPU is fine; the CUDA build of torch is 5 GB that nothing uses."""
+    """Working without a GPU is fine; the CUDA build of torch brings 4 GB that nothing uses."""
     message = "0 NVIDIA GPUs: everything runs on the CPU"
     if build is not None and build.cuda is not None:
         return _finding(
             "info",
-            f"{message}; about 5 GB of CUDA libraries lie unused beside torch {build.version} (CUDA {build.cuda})",
+            f"{message}; 4 GB of CUDA libraries lie unused beside torch {build.version} (CUDA {build.cuda})",
             "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu",
         )
     return _finding("info", message)

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Worker:
     def __init__(self, candidate: Candidate, pixels: Path, cores: list[int]) -> None:
         self.candidate = candidate
         self._common = {"directory": str(candidate.artifact.directory.resolve()), "pixels": str(pixels), "cores": cores}
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         threads = str(candidate.options.threads)
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "torchstone.evaluate.worker"],
@@ -52,13 +52,14 @@ class Worker:
         )
         self._rest = b""
 
-    def start_opening(self, batch: int) -> None:
-        """Ask it to load and compile for ``batch``; ``answer`` then waits for it."""
-        self._send({"do": "open", "candidate": self.candidate.model_dump(mode="json"), "batch": batch, **self._common})
+    def start_opening(self, batch: int, copies: int) -> None:
+        """Ask it to load and compile for ``batch``, up to ``copies`` times; ``answer`` then waits for it."""
+        candidate = self.candidate.model_dump(mode="json")
+        self._send({"do": "open", "candidate": candidate, "batch": batch, "copies": copies, **self._common})
 
-    def slot(self, batch: int, ms: float, calls: int) -> dict[str, Any]:
-        """One slot: {ms: median of a call, calls, busy: seconds}."""
-        self._send({"do": "slot", "batch": batch, "ms": ms, "calls": calls})
+    def slot(self, batch: int, copy: int, ms: float, calls: int) -> dict[str, Any]:
+        """One slot of the copy (counted round and round): {ms: median of a call, calls, busy: seconds}."""
+        self._send({"do": "slot", "batch": batch, "copy": copy, "ms": ms, "calls": calls})
         return self.answer()
 
     def answer(self, timeout: float = TIMEOUT) -> dict[str, Any]:
@@ -82,14 +83,14 @@ class Worker:
         self.process.kill()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
-                with _ignoring_broken_pipe():
+                with suppress(BrokenPipeError):
                     stream.close()
         self.process.wait()
         self._stderr.close()
 
     def _send(self, request: dict[str, Any]) -> None:
         assert self.process.stdin is not None
-        with _ignoring_broken_pipe():  # the answer will be its death
+        with suppress(BrokenPipeError):  # the answer will be its death
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
 
@@ -119,8 +120,9 @@ class Worker:
 
 
 @contextmanager
-def workers(candidates: dict[str, Candidate], pixels: Path, batches: Sequence[int]) -> Iterator[dict[str, Worker]]:
-    """A worker for each key, compiled for each batch size; all of them have ended when the block is left.
+def workers(candidates: dict[str, Candidate], pixels: Path, copies: dict[int, int]) -> Iterator[dict[str, Worker]]:
+    """A worker for each key, compiled up to ``copies`` times for each batch size; all of them have ended when the
+    block is left.
 
     All start at once: what they import and compile fills the cores better than one after the other.
     """
@@ -128,9 +130,9 @@ def workers(candidates: dict[str, Candidate], pixels: Path, batches: Sequence[in
     try:
         for key, candidate in candidates.items():
             made[key] = Worker(candidate, pixels, cores_for(candidate.options.threads))
-        for batch in batches:
+        for batch, most in copies.items():
             for worker in made.values():
-                worker.start_opening(batch)
+                worker.start_opening(batch, most)
             for worker in made.values():
                 worker.answer()
         yield made
@@ -153,11 +155,3 @@ def cores_for(threads: int) -> list[int]:
 
 def _cause_of_death(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-
-@contextmanager
-def _ignoring_broken_pipe() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        pass

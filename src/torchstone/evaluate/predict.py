@@ -50,6 +50,15 @@ def predict(candidate: Candidate, split: Split, part: Part, images: ImageSet, pa
     kept = _kept(candidate, split, part, images, path)
     if kept is not None:
         return kept
+    found = answer(candidate, images, part)
+    header = {**found.header, "split_fingerprint": split.fingerprint}
+    table = tables.frame({"item": list(images.items), "label": found.labels.astype(np.int32), "scores": found.scores})
+    tables.write(path, table, header)
+    return load(path)
+
+
+def answer(candidate: Candidate, images: ImageSet, part: str) -> Predictions:
+    """Answer ``images`` without storing anything; ``part`` says what they are."""
     options = candidate.options.model_copy(update={"threads": usable_cores(), "batch": min(BATCH, len(images))})
     runner = open_candidate(candidate.model_copy(update={"options": options}))
     scores = np.empty((len(images), len(candidate.artifact.classes)), np.float32)
@@ -62,16 +71,13 @@ def predict(candidate: Candidate, split: Split, part: Part, images: ImageSet, pa
         seconds += time.perf_counter() - before
     header = {
         "candidate_id": candidate.id,
-        "split_fingerprint": split.fingerprint,
         "part": part,
         "kind": "logits",
         "seconds": seconds,
         "threads": options.threads,
         "batch": options.batch,
     }
-    table = tables.frame({"item": list(images.items), "label": np.asarray(images.labels, np.int32), "scores": scores})
-    tables.write(path, table, header)
-    return load(path)
+    return Predictions(items=np.asarray(images.items), labels=images.labels, scores=scores, header=header)
 
 
 def load(path: Path) -> Predictions:

@@ -2,7 +2,8 @@
 
 A *quartet* is four slots in the order ABBA or BAAB (A the candidate, B its rival), drawn at random: within it, a
 steady drift of the machine cancels. A *slot* is one untimed call, then calls for at least 50 ms and at least three;
-its value is the median. The quartets of all comparisons are interleaved, and with them the A/A control: the baseline
+its value is the median. Where it is cheap, each side has many copies of its model in memory and each quartet uses
+another one. The quartets of all comparisons are interleaved, and with them the A/A control: the baseline
 against a second process of itself, which shows what the clock itself is worth in this session.
 """
 
@@ -36,6 +37,7 @@ Order = Literal["ABBA", "BAAB"]
 
 SLOT_MS = 50.0
 SLOT_CALLS = 3
+COPIES = 16
 WARMUP_MS = 300.0
 THROUGHPUT_BATCH = 32
 THROUGHPUT_ROUNDS = 5
@@ -94,10 +96,10 @@ def session(
     with tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
         path = Path(scratch) / "pixels.npy"
         np.save(path, pixels, allow_pickle=False)
-        with workers(seats, path, (batch, THROUGHPUT_BATCH) if throughput else (batch,)) as opened:
+        with workers(seats, path, {batch: COPIES} | ({THROUGHPUT_BATCH: 1} if throughput else {})) as opened:
             clock = _Clock(name, phase, opened)
             for seat in opened:
-                clock.slot(seat, batch, ms=WARMUP_MS)
+                clock.slot(seat, batch, 0, ms=WARMUP_MS)
             for turn in track(schedule(name, len(pairs), quartets), f"timing, {quartets} quartets a pair"):
                 clock.quartet(pairs[turn.comparison], turn, batch)
             if throughput:
@@ -174,10 +176,10 @@ class _Clock:
         self._name, self._phase, self._opened = name, phase, opened
         self._rows: dict[str, list[dict[str, Any]]] = {}
 
-    def slot(self, seat: str, batch: int, *, ms: float = SLOT_MS, calls: int = SLOT_CALLS) -> dict[str, Any]:
+    def slot(self, seat: str, batch: int, copy: int, *, ms: float = SLOT_MS, calls: int = SLOT_CALLS) -> dict[str, Any]:
         """One slot of one worker: its ms, calls and the second of the session at which it began."""
         at = time.monotonic() - self.start
-        reply = self._opened[seat].slot(batch, ms, calls)
+        reply = self._opened[seat].slot(batch, copy, ms, calls)
         self.computing += reply["busy"]
         return {"batch": batch, "ms": reply["ms"], "calls": reply["calls"], "at": at}
 
@@ -187,7 +189,7 @@ class _Clock:
         for number, letter in enumerate(turn.order):
             side, seat = seats[letter]
             row = {"rival": pair.rival.id, "quartet": turn.quartet, "order": turn.order, "slot": number, "side": side}
-            self._keep(pair.candidate.id, row | self.slot(seat, batch))
+            self._keep(pair.candidate.id, row | self.slot(seat, batch, turn.quartet))
 
     def throughput(self, seats: list[str]) -> None:
         """Each candidate alone with large batches, round by round in changing order."""
@@ -195,7 +197,7 @@ class _Clock:
         for number in range(THROUGHPUT_ROUNDS):
             for place, index in enumerate(draw.permutation(len(seats))):
                 row = {"rival": None, "quartet": number, "order": None, "slot": place, "side": "candidate"}
-                self._keep(seats[index], row | self.slot(seats[index], THROUGHPUT_BATCH, calls=1))
+                self._keep(seats[index], row | self.slot(seats[index], THROUGHPUT_BATCH, 0, calls=1))
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """candidate id: its rows."""

@@ -82,7 +82,7 @@ def size(megabytes: float, limit: float) -> Decision:
 def together(decisions: Sequence[Decision]) -> tuple[Outcome, str]:
     """The candidate's outcome and the reasons that made it: all pass, else any fail, any void, else undecided."""
     outcomes = {decision.outcome for decision in decisions}
-    outcome: Outcome = next((known for known in ("fail", "void", "undecided") if known in outcomes), "pass")
+    outcome = next((known for known in _GRAVEST_FIRST if known in outcomes), "pass")
     return outcome, "; ".join(decision.reason for decision in decisions if decision.outcome == outcome)
 
 
@@ -94,6 +94,7 @@ def _by_the_clock(decision: Decision, clock: ControlResult | None) -> Decision:
         )
     if clock.outcome == "clean":
         return decision
-    return decision.model_copy(
-        update={"outcome": clock.outcome, "reason": f"{decision.reason}; but {clock.reason}"}
-    )
+    return decision.model_copy(update={"outcome": clock.outcome, "reason": f"{decision.reason}; but {clock.reason}"})
+
+
+_GRAVEST_FIRST: tuple[Outcome, ...] = ("fail", "void", "undecided")

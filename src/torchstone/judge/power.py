@@ -35,7 +35,7 @@ def images_needed(margin: float, disagreement: float, drop: float, level: float)
 
 
 def smallest_margin(images: int, disagreement: float, level: float) -> float:
-    """The smallest margin that ``images`` can show: surely where nothing differs, else with about 80 % power at no drop."""
+    """The smallest margin that ``images`` can show: surely if nothing differs, else with about 80 % power at no drop."""
     z = NormalDist().inv_cdf(level)
     floor = z * z / (images + z * z)
     return min(1.0, max(floor, (z + NormalDist().inv_cdf(POWER)) * math.sqrt(disagreement / images)))
@@ -52,7 +52,7 @@ def statement(images: int, level: float) -> str:
 
 
 def advice(images: int, margin: float, level: float) -> str | None:
-    """What to do when this test set cannot show ``margin`` (a fraction) even where nothing differs; None when it can."""
+    """What to do when this test set cannot show ``margin`` (a fraction) even if nothing differs; None when it can."""
     least = least_images(margin, level)
     if images >= least:
         return None

@@ -43,11 +43,9 @@ class Screened:
     accuracy: AccuracyResult
     speed: SpeedResult
     latency: LatencyResult
-
-    @property
-    def risk(self) -> float:
-        """Points of val top-1 that it may lose at most; the smaller the safer."""
-        return self.accuracy.drop_upper
+    risk: float
+    """Bound of the drop on val, as a fraction; the smaller the safer. A net gain counts as none: one image won by luck
+    must not make a model safer than one that never differs."""
 
     def beats(self, other: Screened) -> bool:
         """Pareto: as safe and as fast, and better in one of them."""
@@ -97,7 +95,7 @@ def shortlist(run: Run, candidates: Sequence[Candidate], budget: Budget) -> Shor
     taken = {one.candidate.id for one in chosen}
     left_out |= {one.candidate.id: _beaten(one, pool) for one in pool if one.candidate.id not in taken}
     left_out |= {one.candidate.id: doubt.reason for one, doubt in unlikely if likely and one.candidate.id not in taken}
-    chosen.sort(key=lambda one: (one.risk, -one.speed.ratio))
+    chosen.sort(key=lambda one: (one.risk, not one.candidate.free, one.speed.ratio))
     return Shortlist(
         order=tuple(one.candidate.id for one in chosen),
         left_out=left_out,
@@ -160,7 +158,10 @@ def _screen(
         assert ratio is not None
         assert latency is not None
         result = accuracy.compare("val", truth, answers, baseline.artifact.classes, level)
-        found.append((candidate, Screened(candidate=candidate, accuracy=result, speed=ratio, latency=latency)))
+        uncredited = min(max(result.lost, result.gained), result.images - result.gained)
+        risk = accuracy.upper_bound(uncredited, result.gained, result.images, level)
+        screened = Screened(candidate=candidate, accuracy=result, speed=ratio, latency=latency, risk=risk)
+        found.append((candidate, screened))
     return found
 
 

@@ -143,9 +143,12 @@ def control(measured: Quartets) -> ControlResult | None:
     interval999 = None if low999 is None or high999 is None else (math.exp(low999), math.exp(high999))
     printed = f"{interval95[0]:.3f}-{interval95[1]:.3f}"
     if interval999 is not None and not interval999[0] <= 1 <= interval999[1]:
-        outcome, reason = "void", (
-            f"the baseline timed against itself came out different: 99.9 % interval "
-            f"{interval999[0]:.3f}-{interval999[1]:.3f} misses 1"
+        outcome, reason = (
+            "void",
+            (
+                f"the baseline timed against itself came out different: 99.9 % interval "
+                f"{interval999[0]:.3f}-{interval999[1]:.3f} misses 1"
+            ),
         )
     elif interval95[0] < TOLERANCE[0] or interval95[1] > TOLERANCE[1]:
         outcome, reason = "undecided", f"the machine is too noisy: A/A interval {printed} leaves 0.95-1.05"

@@ -74,6 +74,7 @@ class Page:
     rows: list[Row]
     winner: Row | None
     baseline: Row | None
+    ms_digits: int
     key_numbers: list[KeyNumber]
     scatter_wide: str = ""
     scatter_narrow: str = ""
@@ -128,6 +129,7 @@ def gather(run: Run) -> Page:
         rows=rows,
         winner=winner,
         baseline=baseline,
+        ms_digits=max((wording.decimals(row.latency.median_ms) for row in verdict.rows if row.latency), default=1),
         key_numbers=_key_numbers(winner.verdict, baseline, verdict) if winner else [],
         scatter_wide=figures.scatter(points, limits) if points else "",
         scatter_narrow=figures.scatter(points, limits, narrow=True) if points else "",
@@ -154,10 +156,10 @@ def _key_numbers(winner: CandidateVerdict, baseline: Row | None, verdict: Verdic
         accuracy = winner.accuracy
         numbers.append(
             KeyNumber(
-                title="Top-1 lost",
-                value=wording.fixed(accuracy.drop),
+                title="Change of top-1",
+                value=wording.signed(-accuracy.drop),
                 unit="points",
-                bound=f"at most {wording.at_most(accuracy.drop_upper)}, margin {verdict.budget.max_drop:g}",
+                bound=f"a drop of at most {wording.fixed(accuracy.drop_upper)}; {verdict.budget.max_drop:g} allowed",
                 detail=f"{wording.per_cent(accuracy.top1)} % after {wording.per_cent(accuracy.baseline_top1)} %"
                 f" on {wording.count(accuracy.images)} {accuracy.part} images",
             )
@@ -170,7 +172,7 @@ def _key_numbers(winner: CandidateVerdict, baseline: Row | None, verdict: Verdic
                 title="Faster at batch 1",
                 value=wording.times(winner.speed.ratio).removesuffix("×"),
                 unit="×",
-                bound=f"at least {wording.at_least_times(winner.speed.lower)}",
+                bound=f"at least {wording.times(winner.speed.lower)}",
                 detail=f"{wording.milliseconds(latency.median_ms if latency else None)} ms after "
                 f"{wording.milliseconds(before.median_ms if before else None)} ms, against {winner.speed.rival}",
             )
@@ -243,7 +245,7 @@ def _training(artifact: Artifact, table: pl.DataFrame, name: str) -> Training:
     known = [(top1, -epoch) for epoch, top1 in zip(epochs, columns["val_top1"], strict=True) if math.isfinite(top1)]
     best, at = max(known, default=(math.nan, 0))
     return Training(
-        title=artifact.chain or f"training of {artifact.architecture}",
+        title=artifact.chain or f"Training of {artifact.architecture}",
         epochs=len(epochs),
         best_top1=best,
         best_epoch=-at,

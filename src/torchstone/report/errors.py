@@ -16,7 +16,7 @@ from torchstone.report.mistakes import Comparison, Confusion, Mistake, Recall
 MATRIX_CLASSES = 12
 """A confusion matrix of more classes cannot be read on a telephone; the most confused pairs can."""
 RECALL_ROWS = 12
-PAIRS = 12
+PAIRS, PAIRS_BESIDE_MATRIX = 12, 5
 PICTURES = 24
 
 
@@ -82,7 +82,7 @@ def errors_of(run: Run, candidates: Sequence[Candidate], catalog: Catalog, verdi
         lost=int((baseline.right & ~subject.right).sum()),
         gained=int((~baseline.right & subject.right).sum()),
         matrix=_matrix(comparison, classes) if classes <= MATRIX_CLASSES else [],
-        pairs=mistakes.confusions(comparison, classes, PAIRS),
+        pairs=mistakes.confusions(comparison, classes, PAIRS_BESIDE_MATRIX if classes <= MATRIX_CLASSES else PAIRS),
         recalls=recalls[:RECALL_ROWS],
         recall_floor=10 * (min(lowest, 89.9) // 10),
         classes_with_images=len(recalls),

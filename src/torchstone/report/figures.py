@@ -13,8 +13,15 @@ from torchstone.report.labels import Box, place
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDE, NARROW = 860, 358
-OUTCOMES = {"pass": (svg.PASS, "o"), "fail": (svg.FAIL, "X"), "undecided": (svg.UNDECIDED, "D"), "void": (svg.VOID, "s")}
+WIDE, NARROW = 1056, 358
+OUTCOMES = {
+    "pass": (svg.PASS, "o"),
+    "fail": (svg.FAIL, "X"),
+    "undecided": (svg.UNDECIDED, "D"),
+    "void": (svg.VOID, "s"),
+}
+
+PARTS = {"train": svg.ACCENT, "val": svg.SECOND}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +51,9 @@ class Limits:
 def scatter(points: Sequence[Point], limits: Limits, *, narrow: bool = False) -> str:
     """Change of accuracy against latency. The narrow one, for telephones, is labelled with the rows' numbers."""
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with matplotlib.rc_context(svg.STYLE):
-        width, height = (NARROW, 330) if narrow else (WIDE, 430)
+        width, height = (NARROW, 330) if narrow else (WIDE, 470)
         figure = svg.canvas(width, height)
         left, right, bottom, top = (44, 8, 44, 30) if narrow else (52, 16, 48, 32)
         axes = figure.add_axes(
@@ -64,17 +70,17 @@ def scatter(points: Sequence[Point], limits: Limits, *, narrow: bool = False) ->
             (width - right, 8, "latency at batch 1, ms  (left is faster)", "right"),
         ):
             figure.text(x / width, y / height, text, ha=side, color=svg.MUTED, fontsize=svg.FONT_SIZE)
-        _label_points(axes, points, floor, FigureCanvasAgg(figure).get_renderer(), narrow=narrow)
+        _label_points(axes, points, limits, narrow=narrow)
         name = "scatter-narrow" if narrow else "scatter-wide"
         return svg.render(figure, name, f"Change of top-1 against latency for {len(points)} candidates")
 
 
 def _change_range(points: Sequence[Point], limits: Limits) -> tuple[float, float]:
     """What the y axis shows: everything, except that points far below the margin are drawn at its foot."""
-    lows = [point.change_interval[0] for point in points]
     deepest = 4 * limits.max_drop
-    tested = [point.change_interval[0] for point in points if point.kind == "tested" and point.change > -deepest]
-    low = min([-1.35 * limits.max_drop, *(low for low in lows if low > -deepest), *tested])
+    lows = [point.change_interval[0] for point in points if point.kind == "tested" and point.change > -deepest]
+    lows += [point.change_interval[0] for point in points if point.change_interval[0] > -deepest]
+    low = min([-1.35 * limits.max_drop, *lows])
     high = max([0.35 * limits.max_drop, *(point.change_interval[1] for point in points)])
     room = 0.07 * (high - low)
     return low - room, high + room
@@ -82,7 +88,7 @@ def _change_range(points: Sequence[Point], limits: Limits) -> tuple[float, float
 
 def _latency_axis(axes: Axes, points: Sequence[Point], limits: Limits) -> None:
     """Logarithmic where the slowest takes more than three times as long as the fastest."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
     shown = [value for point in points for value in (point.latency, *point.latency_interval)]
     shown += [limits.latency] if limits.latency else []
@@ -99,6 +105,7 @@ def _latency_axis(axes: Axes, points: Sequence[Point], limits: Limits) -> None:
         room = 0.1 * (high - low) or 0.1 * high
         axes.set_xlim(max(0.0, low - room), high + room)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.signed_short(value)))
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
@@ -116,8 +123,8 @@ def _draw_limits(axes: Axes, limits: Limits, floor: float) -> None:
     if limits.latency is not None:
         axes.axvline(limits.latency, color=svg.MUTED, linewidth=1.25, linestyle=(0, (5, 3)))
         axes.annotate(
-            limits.latency_label, (limits.latency, 0), xycoords=("data", "axes fraction"),
-            xytext=(5, 5), textcoords="offset points", ha="left", va="bottom", color=svg.MUTED,
+            limits.latency_label, (limits.latency, 1), xycoords=("data", "axes fraction"),
+            xytext=(5, -1), textcoords="offset points", ha="left", va="top", color=svg.MUTED,
         )  # fmt: skip
 
 
@@ -142,46 +149,68 @@ def _draw_point(axes: Axes, point: Point, floor: float) -> None:
     )  # fmt: skip
 
 
-def _label_points(axes: Axes, points: Sequence[Point], floor: float, renderer: Any, *, narrow: bool) -> None:
+def _label_points(axes: Axes, points: Sequence[Point], limits: Limits, *, narrow: bool) -> None:
     """Names (numbers in the narrow figure) beside their points, the tested ones first."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.font_manager import FontProperties
 
-    def pixels(x: float, y: float) -> tuple[float, float]:
-        across, up = axes.transData.transform((x, y))
-        return float(across), float(up)
-
+    renderer = FigureCanvasAgg(axes.figure).get_renderer()
+    floor = axes.get_ylim()[0]
     order = sorted(points, key=lambda point: (point.kind == "screened", point.latency))
-    anchors = [pixels(point.latency, max(floor, point.change)) for point in order]
-    obstacles = [Box(x - 9, y - 9, x + 9, y + 9) for x, y in anchors]
-    for point in order:
-        if point.change >= floor:
-            (left, y), (right, _) = (pixels(end, point.change) for end in point.latency_interval)
-            (x, low), (_, high) = (pixels(point.latency, max(floor, end)) for end in point.change_interval)
-            obstacles += [Box(left, y - 2, right, y + 2), Box(x - 2, low, x + 2, high)]
-    for text in axes.texts:
-        extent = text.get_window_extent(renderer)
-        obstacles.append(Box(extent.x0, extent.y0, extent.x1, extent.y1))
+    anchors = [_pixels(axes, point.latency, max(floor, point.change)) for point in order]
     texts = [_label(point, floor, narrow=narrow) for point in order]
+    weights = ["bold" if point.winner else "normal" for point in order]
     sizes = []
-    for point, text in zip(order, texts, strict=True):
-        font = FontProperties(size=svg.FONT_SIZE, weight="bold" if point.winner else "normal")
-        width, height, _ = renderer.get_text_width_height_descent(text, font, False)
+    for text, weight in zip(texts, weights, strict=True):
+        width, height, _ = renderer.get_text_width_height_descent(
+            text, FontProperties(size=svg.FONT_SIZE, weight=weight), False
+        )
         sizes.append((width, height))
-    frame = axes.get_window_extent(renderer)
-    area = Box(frame.x0 + 2, frame.y0 + 2, frame.x1, frame.y1 + 4)
+    obstacles = [Box(x - 9, y - 9, x + 9, y + 9) for x, y in anchors]
+    obstacles += [_box(text.get_window_extent(renderer)) for text in axes.texts]
+    boxes = place(anchors, sizes, obstacles, _lines(axes, points, limits), _box(axes.get_window_extent(renderer)))
     inverse = axes.transData.inverted()
-    for point, text, (x, y), box in zip(order, texts, anchors, place(anchors, sizes, obstacles, area), strict=True):
-        colour = svg.INK if point.kind != "screened" else svg.MUTED
-        side = "left" if box.left >= x else "right" if box.right <= x else "center"
-        edge = {"left": box.left, "right": box.right, "center": (box.left + box.right) / 2}[side]
-        middle = (box.bottom + box.top) / 2
-        if math.hypot(edge - x, middle - y) > 24:
-            axes.plot(*zip(inverse.transform((x, y)), inverse.transform((edge, middle)), strict=True), color=svg.LINE,
-                      linewidth=1, zorder=1)  # fmt: skip
+    for point, text, weight, (x, y), box in zip(order, texts, weights, anchors, boxes, strict=True):
+        side, edge = "center", (box.left + box.right) / 2
+        if box.left >= x:
+            side, edge = "left", box.left
+        elif box.right <= x:
+            side, edge = "right", box.right
+        near = box.nearest(x, y)
+        if math.dist(near, (x, y)) > 13:
+            axes.plot(*zip(inverse.transform((x, y)), inverse.transform(near), strict=True), color=svg.MUTED,
+                      linewidth=0.75, zorder=1)  # fmt: skip
         axes.text(
-            *inverse.transform((edge, middle)), text, ha=side, va="center_baseline", color=colour,
-            weight="bold" if point.winner else "normal", zorder=5,
+            *inverse.transform((edge, (box.bottom + box.top) / 2)), text, ha=side, va="center_baseline", weight=weight,
+            color=svg.MUTED if point.kind == "screened" else svg.INK, zorder=5,
         )  # fmt: skip
+
+
+def _lines(axes: Axes, points: Sequence[Point], limits: Limits) -> list[Box]:
+    """The intervals and the budget's lines as thin boxes."""
+    floor, ceiling = axes.get_ylim()
+    first, last = axes.get_xlim()
+    spans = [((first, last), (level, level)) for level in (0.0, -limits.max_drop)]
+    spans += [((limits.latency, limits.latency), (floor, ceiling))] if limits.latency else []
+    for point in points:
+        if point.change >= floor:
+            spans.append((point.latency_interval, (point.change, point.change)))
+            spans.append(((point.latency, point.latency), point.change_interval))
+    lines = []
+    for (left, right), (low, high) in spans:
+        (x0, y0), (x1, y1) = _pixels(axes, left, max(floor, low)), _pixels(axes, right, high)
+        lines.append(Box(x0 - 2, y0 - 2, x1 + 2, y1 + 2))
+    return lines
+
+
+def _pixels(axes: Axes, x: float, y: float) -> tuple[float, float]:
+    across, up = axes.transData.transform((x, y))
+    return float(across), float(up)
+
+
+def _box(extent: Any) -> Box:
+    """matplotlib's bounding box as ours."""
+    return Box(extent.x0, extent.y0, extent.x1, extent.y1)
 
 
 def _label(point: Point, floor: float, *, narrow: bool) -> str:
@@ -195,11 +224,12 @@ def curves(epochs: Sequence[int], lines: dict[str, Sequence[float]], name: str, 
     from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(svg.STYLE):
-        width, height = 412, 220
+        width, height = 500, 240
         figure = svg.canvas(width, height)
-        axes = figure.add_axes((44 / width, 40 / height, (width - 44 - 74) / width, (height - 40 - 14) / height))
+        axes = figure.add_axes((44 / width, 40 / height, (width - 44 - 54) / width, (height - 40 - 14) / height))
         ends = []
-        for (label, values), colour in zip(lines.items(), (svg.ACCENT, svg.SECOND), strict=False):
+        for label, values in lines.items():
+            colour = PARTS.get(label, svg.INK)
             finite = [value if math.isfinite(value) else math.nan for value in values]
             axes.plot(epochs, finite, color=colour, marker="o" if len(epochs) < 3 else None, markersize=5)
             known = [value for value in finite if math.isfinite(value)]
@@ -210,7 +240,8 @@ def curves(epochs: Sequence[int], lines: dict[str, Sequence[float]], name: str, 
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-        figure.text((width - 74) / width, 8 / height, "epoch", ha="right", color=svg.MUTED)
+        figure.text((width - 54) / width, 8 / height, "epoch", ha="right", color=svg.MUTED)
+        axes.autoscale_view()
         _label_ends(axes, ends, apart=15)
         return svg.render(figure, name, description)
 
@@ -244,7 +275,7 @@ def quartets(ratios: Sequence[float], lower: float | None, needed: float | None,
         axes.axhline(median, color=svg.ACCENT, linewidth=1.5)
         if lower is not None:
             axes.axhline(lower, color=svg.SECOND, linewidth=1.25, linestyle=(0, (4, 3)))
-            ends.append((lower, f"≥ {wording.at_least_times(lower)}", svg.SECOND))
+            ends.append((lower, f"≥ {wording.times(lower)}", svg.SECOND))
         low, high = min(*ratios, lower or median, 0.97 * median), max(*ratios, 1.03 * median)
         if needed is not None and low - 0.6 * (high - low) <= needed <= high + 0.6 * (high - low):
             low, high = min(low, needed), max(high, needed)

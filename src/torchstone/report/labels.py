@@ -26,6 +26,10 @@ class Box:
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(0.0, width) * max(0.0, height)
 
+    def nearest(self, x: float, y: float) -> tuple[float, float]:
+        """The point of the box that is nearest to (x, y)."""
+        return min(max(x, self.left), self.right), min(max(y, self.bottom), self.top)
+
     @property
     def area(self) -> float:
         return (self.right - self.left) * (self.top - self.bottom)
@@ -35,10 +39,12 @@ def place(
     anchors: Sequence[tuple[float, float]],
     sizes: Sequence[tuple[float, float]],
     obstacles: Sequence[Box],
+    lines: Sequence[Box],
     area: Box,
 ) -> list[Box]:
     """A box for each label, in the order given: the free place nearest to its anchor, and where nothing near is free,
-    the one that covers least. All in pixels."""
+    the one that covers least. ``lines`` (intervals) are thin, and a label may cross one when the next free place is
+    far. All in pixels."""
     placed: list[Box] = []
     for (x, y), (width, height) in zip(anchors, sizes, strict=True):
         taken = [*obstacles, *placed]
@@ -46,8 +52,9 @@ def place(
         def cost(spot: tuple[Box, float], taken: list[Box] = taken) -> float:
             box, distance = spot
             covered = sum(box.overlap(other) for other in taken)
+            crossed = sum(box.overlap(line) for line in lines)
             outside = box.area - box.overlap(area)
-            return distance + 50 * covered + 500 * outside
+            return distance + 0.6 * crossed + 50 * covered + 500 * outside
 
         spots = [
             (_beside(x, y, width, height, direction, step), step + 0.3 * preference)

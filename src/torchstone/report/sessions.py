@@ -13,6 +13,7 @@ from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
 from torchstone.core.values import Candidate
 from torchstone.core.verdict import CandidateVerdict, ControlResult, SpeedResult, Verdict
+from torchstone.judge import speed
 from torchstone.report import figures
 
 
@@ -55,25 +56,21 @@ def session_of(run: Run, candidates: Sequence[Candidate], verdict: Verdict) -> S
 
 def quartet_ratios(path: Path, rival: str) -> list[float]:
     """How many times faster than ``rival`` in each judged quartet at batch 1, in the order of measurement; empty where
-    nothing is stored. A quartet's log-ratio is the mean of its rival slots' logarithms less that of its own."""
+    nothing is stored."""
     try:
         table, _ = tables.read(path)
+        return np.exp(speed.quartets(table, "judged", rival).log_ratios).tolist()
     except ArtifactError:
         return []
-    table = table.filter((table["phase"] == "judged") & (table["rival"] == rival) & (table["batch"] == 1)).sort("at")
-    ratios = []
-    for quartet in table.partition_by("quartet", maintain_order=True):
-        logs = np.log(quartet["ms"].to_numpy())
-        own = (quartet["side"] == "candidate").to_numpy()
-        ratios.append(float(np.exp(logs[~own].mean() - logs[own].mean())))
-    return ratios
 
 
 def _control(ratios: list[float], baseline: str) -> Strip:
     figure = figures.quartets(ratios, None, None, "control", f"{len(ratios)} quartets of the A/A control")
-    return Strip(title="A/A control", against=f"{baseline} against itself", quartets=len(ratios), figure=figure, row=None)
+    return Strip(
+        title="A/A control", against=f"{baseline} against itself", quartets=len(ratios), figure=figure, row=None
+    )
 
 
-def _judged(ratios: list[float], row: CandidateVerdict, speed: SpeedResult, needed: float | None, name: str) -> Strip:
-    figure = figures.quartets(ratios, speed.lower, needed, name, f"{len(ratios)} quartets of {row.name}")
-    return Strip(title=row.name, against=f"against {speed.rival}", quartets=len(ratios), figure=figure, row=row)
+def _judged(ratios: list[float], row: CandidateVerdict, result: SpeedResult, needed: float | None, name: str) -> Strip:
+    figure = figures.quartets(ratios, result.lower, needed, name, f"{len(ratios)} quartets of {row.name}")
+    return Strip(title=row.name, against=f"against {result.rival}", quartets=len(ratios), figure=figure, row=row)

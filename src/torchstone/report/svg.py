@@ -65,7 +65,7 @@ STYLE: dict[str, Any] = {
 
 _STYLE_ATTRIBUTE = re.compile(r'style="[^"]*"')
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
-_FONT = re.compile(r"font: ((?:bold |italic |\d{3} )*)([\d.]+px) [^;\"]+")
+_FONT_FAMILY = re.compile(r"font-family: [^;\"]+")
 
 
 def canvas(width: float, height: float) -> Figure:
@@ -92,6 +92,7 @@ def render(figure: Figure, name: str, description: str) -> str:
     body = _STYLE_ATTRIBUTE.sub(_themed, body)
     body = re.sub(r'id="([^"]*)"', rf'id="{name}-\1"', body)
     body = re.sub(r"url\(#", f"url(#{name}-", body)
+    body = re.sub(r' transform="rotate\(-?0 [^"]*"', "", body)
     body = re.sub(r'xlink:href="#', f'href="#{name}-', body)
     body = re.sub(r">\s+<", "><", body)
     return (
@@ -102,7 +103,7 @@ def render(figure: Figure, name: str, description: str) -> str:
 
 def _themed(attribute: re.Match[str]) -> str:
     """A style attribute with the page's colours and font."""
-    style = _FONT.sub(r"font: \1\2 var(--font)", attribute.group())
+    style = _FONT_FAMILY.sub("font-family: var(--font)", attribute.group())
     return _COLOUR.sub(
         lambda found: f"var(--{VARIABLES[found.group()]})" if found.group() in VARIABLES else found.group(), style
     )

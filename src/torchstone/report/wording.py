@@ -1,4 +1,4 @@
-"""Numbers as a reader sees them. A bound is rounded to its own bad side, so that no printed bound claims too much."""
+"""Numbers as a reader sees them, rounded as in the reasons that the judge gives: two decimals for points and ratios."""
 
 from __future__ import annotations
 
@@ -18,16 +18,6 @@ def fixed(value: float | None, digits: int = 2) -> str:
     return text.replace("-", MINUS)
 
 
-def at_most(value: float | None, digits: int = 2) -> str:
-    """An upper bound, rounded up."""
-    return NONE if value is None else fixed(math.ceil(value * 10**digits - 1e-9) / 10**digits, digits)
-
-
-def at_least(value: float | None, digits: int = 2) -> str:
-    """A lower bound, rounded down."""
-    return NONE if value is None else fixed(math.floor(value * 10**digits + 1e-9) / 10**digits, digits)
-
-
 def signed(value: float | None, digits: int = 2) -> str:
     """``value`` with its sign always shown, except for zero."""
     text = fixed(value, digits)
@@ -39,8 +29,14 @@ def signed_short(value: float) -> str:
     return "0" if abs(value) < 1e-9 else f"{value:+.3g}".replace("-", MINUS)
 
 
-def count(value: int | None) -> str:
-    return NONE if value is None else f"{value:,}"
+def count(value: int) -> str:
+    """With thousands separated."""
+    return f"{value:,}"
+
+
+def plural(value: int, one: str, several: str | None = None) -> str:
+    """A count with its noun: 1 image, 1,850 images."""
+    return f"{count(value)} {one if value == 1 else several or one + 's'}"
 
 
 def decimals(value: float, digits: int = 3) -> int:
@@ -48,29 +44,19 @@ def decimals(value: float, digits: int = 3) -> int:
     return 0 if value == 0 else min(3, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
-def milliseconds(value: float | None) -> str:
-    """Three significant digits without the unit: 42.6, 7.24, 0.813."""
-    return NONE if value is None else fixed(value, decimals(value))
+def milliseconds(value: float | None, digits: int | None = None) -> str:
+    """So many decimals, or three significant digits: 42.6, 7.24, 0.813. Without the unit."""
+    return NONE if value is None else fixed(value, decimals(value) if digits is None else digits)
 
 
 def times(value: float | None) -> str:
-    """A ratio: 5.87×, 10.4×."""
-    return NONE if value is None else f"{fixed(value, min(2, decimals(value)))}×"
-
-
-def at_least_times(value: float | None) -> str:
-    """A lower bound of a ratio, rounded down."""
-    return NONE if value is None else f"{at_least(value, min(2, decimals(value)))}×"
-
-
-def at_most_times(value: float | None) -> str:
-    """An upper bound of a ratio, rounded up."""
-    return NONE if value is None else f"{at_most(value, min(2, decimals(value)))}×"
+    """A ratio, as 5.87×."""
+    return NONE if value is None else f"{fixed(value)}×"
 
 
 def megabytes(value: float | None) -> str:
-    """10⁶ bytes, without the unit."""
-    return NONE if value is None else fixed(value, max(1, min(2, decimals(value, 2))))
+    """10⁶ bytes, without the unit: a decimal from 10 on, two below."""
+    return NONE if value is None else fixed(value, 1 if value >= 10 else 2)
 
 
 def per_cent(value: float | None, digits: int = 2) -> str:

@@ -33,17 +33,23 @@ TOLERANCE = {"f32": 1e-3, "bf16": 0.05, "int8": 0.05}
 
 def seal(candidate: Candidate, images: ImageSet) -> None:
     """Give the candidate's artifact directory its golden images: the first ones of ``images``, answered by itself."""
-    artifact = candidate.artifact
     rows = range(min(IMAGES, len(images)))
-    integer = any(step.startswith("int8") for step in artifact.chain.split("+"))
-    write(
-        artifact.directory,
-        [images.encoded(row) for row in rows],
-        [images.items[row] for row in rows],
-        artifact.preprocess,
-        open_candidate(candidate),
-        TOLERANCE["int8" if integer else candidate.options.precision],
-    )
+    contents, names = [images.encoded(row) for row in rows], [images.items[row] for row in rows]
+    artifact = candidate.artifact
+    write(artifact.directory, contents, names, artifact.preprocess, open_candidate(candidate), tolerance(candidate))
+
+
+def copy(source: Path, directory: Path, candidate: Candidate) -> None:
+    """Give ``directory`` the golden images of ``source``, with the logits of ``candidate`` as it runs here."""
+    names = [item["file"] for item in _header(source)["items"]]
+    contents = [_read(source / "golden" / name) for name in names]
+    write(directory, contents, names, candidate.artifact.preprocess, open_candidate(candidate), tolerance(candidate))
+
+
+def tolerance(candidate: Candidate) -> float:
+    """What ``difference`` may become for this candidate."""
+    integer = any(step.startswith("int8") for step in candidate.artifact.chain.split("+"))
+    return TOLERANCE["int8" if integer else candidate.options.precision]
 
 
 def write(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from torchstone.runtimes.openvino import import_openvino
 def quantise(artifact: Artifact, pixels: NDArray[np.uint8], config: Any, out_dir: Path) -> None:
     """Write ``model.xml`` and ``model.bin`` calibrated on ``pixels``, uint8[n, H, W, 3], with bias correction."""
     openvino = import_openvino()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # 'no CUDA runtime', at every import
         import nncf
 
         nncf.set_log_level(logging.ERROR)

@@ -70,7 +70,8 @@ class _Walk:
         self.ignored: list[Path] = []
 
     def item(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+        """The path from the root, with what is not valid UTF-8 as ``\\xff``."""
+        return _text(path.relative_to(self.root).as_posix())
 
     def visible(self, folder: Path) -> list[Path]:
         """What lies in ``folder``, in natural order, without what is hidden or was left by an archiver."""
@@ -100,9 +101,11 @@ class _Walk:
             return
         seen.add((status.st_dev, status.st_ino))
         for entry in self.visible(folder):
-            if entry.is_dir() and not _is_image_name(entry):
+            if not _is_text(entry.name):
+                self.ignored.append(entry)
+            elif entry.is_dir() and not _is_image_name(entry):
                 yield from self.below(entry, seen)
-            elif (entry.is_file() or entry.is_symlink()) and _is_image_name(entry) and _is_text(entry.name):
+            elif (entry.is_file() or entry.is_symlink()) and _is_image_name(entry):
                 yield entry  # a link that leads nowhere is an image that cannot be read: it is reported as one
             else:
                 self.ignored.append(entry)
@@ -177,8 +180,8 @@ def _is_image_name(path: Path) -> bool:
 
 def _is_text(name: str) -> bool:
     """Whether the name is valid Unicode (Linux allows any bytes; a table of names does not)."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return _text(name) == name
+
+
+def _text(name: str) -> str:
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

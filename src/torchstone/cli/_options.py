@@ -1,0 +1,67 @@
+"""Flags made from the fields of ``Settings``, so that command line, TOML and Python say the same."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+
+from torchstone.config import Settings, flag
+
+JSON = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout and nothing else.")]
+RUNS = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
+
+
+def with_settings(*without: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a verb ``f(given, config, json)``: it gets every field of ``Settings`` but ``without`` as a flag, and
+    is called with those that were given."""
+
+    def decorate(verb: Callable[..., Any]) -> Callable[..., Any]:
+        def command(**arguments: Any) -> Any:
+            config, json = arguments.pop("config"), arguments.pop("json")
+            given = {name: value for name, value in arguments.items() if value not in (None, False, [])}
+            return verb(given, config, json)
+
+        parameters = [_parameter(name) for name in Settings.model_fields if name not in ("schema_version", *without)]
+        parameters += [
+            _keyword("config", Annotated[Path | None, typer.Option(help="TOML file of the same names.")], None),
+            _keyword("json", JSON, False),
+        ]
+        command.__name__ = verb.__name__
+        command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+        command.__doc__ = verb.__doc__
+        return command
+
+    return decorate
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    field = Settings.model_fields[name]
+    if name == "data":
+        return _keyword(name, Annotated[str | None, typer.Argument(metavar="DATA", help=field.description)], None)
+    text = field.description or name
+    if field.default not in (None, (), False):
+        text += f" [default: {field.default}]"
+    kind = _kind(field.annotation)
+    if kind is bool:
+        return _keyword(name, Annotated[bool, typer.Option(f"--{flag(name)}", help=text)], False)
+    return _keyword(name, Annotated[kind | None, typer.Option(f"--{flag(name)}", help=text)], None)
+
+
+def _kind(annotation: Any) -> Any:
+    """The type that the command line parses: the first real one of an optional, text for integer choices."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _kind(next(kind for kind in get_args(annotation) if kind is not type(None)))
+    if get_origin(annotation) is tuple:
+        return list[str]
+    if get_origin(annotation) is Literal and all(isinstance(value, int) for value in get_args(annotation)):
+        return int
+    return annotation
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -1,0 +1,26 @@
+"""Make a model smaller or faster by chains of steps, such as prune=0.3+finetune=2+int8@openvino.
+
+Nothing is judged yet: torchstone judge says what each is worth."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from torchstone.cli._options import JSON
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="A run, or a torch artifact below runs/NAME/artifacts.")],
+    chains: Annotated[list[str], typer.Argument(metavar="CHAIN...", help="step[=value][:key=value,...][@target]+...")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan of each chain and build nothing.")] = False,
+    json: JSON = False,
+) -> int:
+    from torchstone import stages
+    from torchstone.cli import _answers
+
+    _answers.prepare(json)
+    if dry_run:
+        return _answers.plans(stages.plan_all(chains), json)
+    return _answers.candidates(stages.compress(model, chains), json)

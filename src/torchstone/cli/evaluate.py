@@ -1,0 +1,26 @@
+"""Measure a model: top-1 and top-5, F1, recall of every class, what is confused with what.
+
+MODEL is a run or an artifact below runs/NAME/artifacts, with @RUNTIME behind it if wanted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from torchstone.cli._options import JSON
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="A run, an artifact, or a chain of a run: RUN:int8@openvino.")],
+    data: Annotated[str | None, typer.Argument(help="Other images; by default those of the run.")] = None,
+    part: Annotated[
+        Literal["train", "val", "calib", "test"], typer.Option(help="Part of the run's own split.")
+    ] = "val",
+    json: JSON = False,
+) -> int:
+    from torchstone import stages
+    from torchstone.cli import _answers
+
+    _answers.prepare(json)
+    return _answers.evaluation(stages.evaluate(model, data, part), json)

@@ -1,0 +1,24 @@
+"""Train or fine-tune a model on a folder of images; an interrupted training goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torchstone.cli._options import with_settings
+
+JUDGING = (
+    "chain", "finetune", "threads", "quartets",
+    "max_drop", "confidence", "min_speedup", "max_latency_ms", "max_size_mb",
+)  # fmt: skip
+
+
+@with_settings(*JUDGING)
+def command(given: dict[str, Any], config: Path | None, json: bool) -> int:
+    from torchstone import stages
+    from torchstone.cli import _answers
+    from torchstone.config import settings
+
+    _answers.prepare(json)
+    chosen = settings(given, config)
+    return _answers.artifact(stages.train(chosen), json)

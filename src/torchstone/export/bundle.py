@@ -1,0 +1,76 @@
+"""The bundle: what is served. A directory that holds the model, its preprocessing, its labels, golden images to prove
+itself on, and for an INT8 or BF16 model the FP32 one to fall back on; every file is named in the manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torchstone.core import files
+from torchstone.core.artifact import load_artifact
+from torchstone.core.errors import ArtifactError
+from torchstone.core.values import Candidate, RuntimeOptions
+from torchstone.runtimes import golden, open_candidate
+
+MANIFEST = "manifest.json"
+FALLBACK = "fallback"
+
+
+def write(winner: Candidate, fallback: Candidate | None, place: Path) -> Path:
+    """Write the bundle of ``winner`` at ``place``, whole or not at all, and prove it on its golden images."""
+    with files.whole_directory(place) as directory:
+        _fill(directory, winner)
+        if fallback is not None and fallback.id != winner.id:
+            _fill(directory / FALLBACK, fallback)
+        names = sorted(path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+        files.write_json(directory / MANIFEST, {name.as_posix(): files.sha256(directory / name) for name in names})
+    for folder in (place, place / FALLBACK):
+        if (folder / "artifact.json").exists():
+            candidate = load(folder)
+            golden.check(folder, candidate.artifact.preprocess, open_candidate(candidate))
+    return place
+
+
+def load(directory: Path) -> Candidate:
+    """The candidate that a bundle serves, after checking that its model is the one that was stored."""
+    artifact = load_artifact(directory)
+    stored = files.read_json(directory / "candidate.json")
+    try:
+        return Candidate(
+            name=stored["name"],
+            artifact=artifact,
+            runtime=stored["runtime"],
+            options=RuntimeOptions(**stored["options"]),
+            free=stored["free"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"'{directory / 'candidate.json'}' does not describe a candidate: {error}") from None
+
+
+def _fill(directory: Path, candidate: Candidate) -> None:
+    """One model with all that belongs to it; the golden logits are those of this very candidate."""
+    artifact = candidate.artifact
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in artifact.files:
+        files.link_or_copy(artifact.directory / name, directory / name)
+    artifact.save(directory / "artifact.json")
+    artifact.preprocess.save(directory / "preprocess.json")
+    files.write_json(directory / "labels.json", list(artifact.classes))
+    files.write_json(
+        directory / "candidate.json",
+        {
+            "name": candidate.name,
+            "runtime": candidate.runtime,
+            "options": candidate.options.model_dump(mode="json"),
+            "free": candidate.free,
+        },
+    )
+    golden.copy(artifact.directory, directory, candidate)
+
+
+def fallback_for(winner: Candidate, candidates: list[Candidate]) -> Candidate | None:
+    """The FP32 candidate that any CPU can serve with the same answers: ONNX before the others."""
+    plain = [one for one in candidates if one.free and one.options.precision == "f32"]
+    by_format: dict[str, Candidate] = {one.artifact.format: one for one in reversed(plain)}
+    if winner.free and winner.options.precision == "f32":
+        return None
+    return by_format.get("onnx") or by_format.get("openvino")

@@ -1,0 +1,268 @@
+"""The verdict, from stored evidence alone: nothing is run here, and the same files give the same verdict.
+
+The shortlist meets the test set in its order, each candidate at the full level, until the first that does not pass.
+The caller predicts only what is asked for, one candidate at a time:
+
+    verdict = judge(run, candidates, shortlist, budget, look)
+    while (candidate_id := next_to_test(verdict)) is not None:
+        predict(...)  # on test, into run.predictions(candidate, "test")
+        verdict = judge(run, candidates, shortlist, budget, look)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from torchstone.core.errors import ArtifactError
+from torchstone.core.run import Run
+from torchstone.core.values import Budget, Candidate, Part
+from torchstone.core.verdict import (
+    AccuracyResult,
+    CandidateVerdict,
+    ControlResult,
+    Decision,
+    LatencyResult,
+    SpeedResult,
+    Verdict,
+)
+from torchstone.judge import accuracy, decide, ledger, select, speed, winner
+from torchstone.judge.evidence import Evidence
+from torchstone.judge.select import Shortlist
+
+NOT_PREDICTED = "it has not met the test set yet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """All that the rows are made of."""
+
+    evidence: Evidence
+    candidates: Sequence[Candidate]
+    shortlist: Shortlist
+    budget: Budget
+    level: float
+    control: ControlResult | None
+    control_sessions: frozenset[str]
+
+    @property
+    def baseline(self) -> Candidate:
+        return self.candidates[0]
+
+
+def judge(run: Run, candidates: Sequence[Candidate], shortlist: Shortlist, budget: Budget, look: int) -> Verdict:
+    """The verdict on ``candidates``, the baseline first, at this ``look`` at the test set.
+
+    ``shortlist`` comes from ``select.shortlist`` or ``select.named``, ``look`` from ``ledger.look``. Candidates whose
+    test predictions do not exist yet stay 'not tested'. Raises an ArtifactError when evidence is missing, damaged, or
+    not of these candidates and this split.
+    """
+    case = _case(run, candidates, shortlist, budget, ledger.level(budget.confidence, look))
+    rows = [_baseline_row(case), *_candidate_rows(case)]
+    chosen = winner.choose(rows, case.control, budget)
+    partial = Verdict(
+        budget=budget,
+        test_fingerprint=case.evidence.split.test_fingerprint,
+        test_images=case.evidence.split.sizes["test"],
+        look=look,
+        level=case.level,
+        control=case.control,
+        rows=tuple(rows),
+        shortlist=shortlist.order,
+        selection=shortlist.selection,
+        free_rival=shortlist.free_rival,
+        winner=chosen.winner,
+        worth_compressing=chosen.worth_compressing,
+        sentence="",
+        evidence=dict(sorted(case.evidence.digests.items())),
+    )
+    return partial.model_copy(update={"sentence": winner.sentence(partial)})
+
+
+def next_to_test(verdict: Verdict) -> str | None:
+    """Id of the candidate whose test predictions are needed next (the baseline's first); None when the look is over."""
+    tested = {row.candidate_id: row for row in verdict.rows[1:]}
+    for candidate_id in verdict.shortlist:
+        row = tested[candidate_id]
+        if row.outcome == "not tested":
+            baseline = verdict.rows[0]
+            met = baseline.accuracy is not None and baseline.accuracy.part == "test"
+            return candidate_id if met else baseline.candidate_id
+        if row.outcome != "pass":
+            return None
+    return None
+
+
+def _case(run: Run, candidates: Sequence[Candidate], shortlist: Shortlist, budget: Budget, level: float) -> _Case:
+    unknown = {*shortlist.order, shortlist.free_rival or candidates[0].id} - {one.id for one in candidates}
+    if unknown:
+        raise ArtifactError(
+            f"the shortlist names {', '.join(sorted(unknown))}, which is no candidate of this run",
+            hint="type the command that judged it again",
+        )
+    evidence = Evidence(run)
+    for candidate in candidates:
+        evidence.artifact(candidate)
+    baseline = candidates[0]
+    table = evidence.timings(baseline)
+    measured = None if table is None else speed.quartets(table, "judged", baseline.id)
+    return _Case(
+        evidence=evidence,
+        candidates=candidates,
+        shortlist=shortlist,
+        budget=budget,
+        level=level,
+        control=None if measured is None else speed.control(measured),
+        control_sessions=frozenset() if measured is None else measured.sessions,
+    )
+
+
+def _baseline_row(case: _Case) -> CandidateVerdict:
+    part: Part = "test"
+    if not case.shortlist.order or case.evidence.predictions(case.baseline, "test") is None:
+        part = "val"
+    table = case.evidence.timings(case.baseline)
+    result = _accuracy(case, case.baseline, part)
+    if result is not None:  # it is the same model: there is nothing to bound
+        result = result.model_copy(update={"drop_upper": 0.0, "drop_lower": 0.0})
+    return _row(
+        case.baseline,
+        shortlisted=False,
+        accuracy=result,
+        latency=_latency(table, "judged", case.level) or _unclaimed_latency(table),
+        throughput=None if table is None else speed.throughput(table),
+        outcome="baseline",
+        reason="what the candidates are compared with",
+    )
+
+
+def _candidate_rows(case: _Case) -> list[CandidateVerdict]:
+    """Rows in the order of the candidates; the shortlisted ones are judged in theirs, up to the first non-pass."""
+    by_id = {candidate.id: candidate for candidate in case.candidates[1:]}
+    judged: dict[str, CandidateVerdict] = {}
+    stopped: str | None = None
+    for candidate_id in case.shortlist.order:
+        candidate = by_id[candidate_id]
+        if stopped is None:
+            row = _judged_row(case, candidate)
+            if row.outcome == "not tested":
+                stopped = f"'{candidate.name}' comes first"
+            elif row.outcome != "pass":
+                stopped = f"'{candidate.name}' came first and did not pass, which ends this look at the test set"
+        else:
+            row = _untested_row(case, candidate, stopped, shortlisted=True)
+        judged[candidate_id] = row
+    return [
+        judged.get(candidate.id)
+        or _untested_row(case, candidate, case.shortlist.left_out.get(candidate.id, "it was not shortlisted"))
+        for candidate in case.candidates[1:]
+    ]
+
+
+def _judged_row(case: _Case, candidate: Candidate) -> CandidateVerdict:
+    """A shortlisted candidate whose turn it is."""
+    result = _accuracy(case, candidate, "test")
+    if result is None:
+        return _untested_row(case, candidate, NOT_PREDICTED, shortlisted=True)
+    table, budget, level = case.evidence.timings(candidate), case.budget, case.level
+    measured = None if table is None else speed.quartets(table, "judged", case.baseline.id)
+    faster = _speed(table, "judged", case.baseline, level)
+    latency = _latency(table, "judged", level)
+    # A control speaks only for the session that it was part of.
+    clock = case.control if measured is not None and measured.sessions <= case.control_sessions else None
+    decisions: list[Decision] = [decide.drop(result, budget, level)]
+    if budget.min_speedup is not None:
+        decisions.append(decide.speedup(faster, budget.min_speedup, clock))
+    if budget.max_latency_ms is not None:
+        decisions.append(decide.latency(latency, budget.max_latency_ms, clock))
+    if budget.max_size_mb is not None:
+        decisions.append(decide.size(candidate.artifact.size_mb, budget.max_size_mb))
+    outcome, reason = decide.together(decisions)
+    return _row(
+        candidate,
+        shortlisted=True,
+        accuracy=result,
+        speed=faster or _unclaimed_speed(table, case.baseline),
+        same_runtime=_speed(table, "judged", select.same_runtime_rival(case.candidates, candidate), level),
+        free_rival=_speed(table, "judged", _free_rival(case, candidate), level),
+        latency=latency or _unclaimed_latency(table),
+        throughput=None if table is None else speed.throughput(table),
+        decisions=tuple(decisions),
+        outcome=outcome,
+        reason=reason,
+        images_needed=decide.images_needed(result, budget, level) if decisions[0].outcome == "undecided" else None,
+    )
+
+
+def _untested_row(case: _Case, candidate: Candidate, reason: str, *, shortlisted: bool = False) -> CandidateVerdict:
+    """A candidate that does not meet the test set: val and screening describe it, without a claim about its speed."""
+    table = case.evidence.timings(candidate)
+    return _row(
+        candidate,
+        shortlisted=shortlisted,
+        accuracy=_accuracy(case, candidate, "val"),
+        speed=_unclaimed_speed(table, case.baseline),
+        same_runtime=_unclaimed_speed(table, select.same_runtime_rival(case.candidates, candidate)),
+        free_rival=_unclaimed_speed(table, _free_rival(case, candidate)),
+        latency=_unclaimed_latency(table),
+        throughput=None if table is None else speed.throughput(table),
+        outcome="not tested",
+        reason=reason,
+    )
+
+
+def _row(candidate: Candidate, **found: Any) -> CandidateVerdict:
+    return CandidateVerdict(
+        candidate_id=candidate.id,
+        slug=candidate.slug,
+        name=candidate.name,
+        runtime=candidate.runtime,
+        options=candidate.options,
+        free=candidate.free,
+        size_mb=candidate.artifact.size_mb,
+        **found,
+    )
+
+
+def _free_rival(case: _Case, candidate: Candidate) -> Candidate | None:
+    """The free rival, seen from another candidate."""
+    if case.shortlist.free_rival in (None, candidate.id):
+        return None
+    return next(one for one in case.candidates if one.id == case.shortlist.free_rival)
+
+
+def _accuracy(case: _Case, candidate: Candidate, part: Part) -> AccuracyResult | None:
+    truth = case.evidence.predictions(case.baseline, part)
+    answers = None if truth is None else case.evidence.predictions(candidate, part)
+    if truth is None or answers is None:
+        return None
+    return accuracy.compare(part, truth, answers, case.baseline.artifact.classes, case.level)
+
+
+def _speed(table: Any, phase: str, rival: Candidate | None, level: float) -> SpeedResult | None:
+    if table is None or rival is None:
+        return None
+    return speed.compare(speed.quartets(table, phase, rival.id), rival.name, rival.id, level)
+
+
+def _unclaimed_speed(table: Any, rival: Candidate | None) -> SpeedResult | None:
+    """The ratio of the screening session; its few quartets order candidates and bound nothing."""
+    found = _speed(table, "screening", rival, 0.95)
+    return None if found is None else found.model_copy(update={"lower": None, "upper": None})
+
+
+def _latency(table: Any, phase: str, level: float) -> LatencyResult | None:
+    """Over all of the candidate's slots at batch 1 in this phase, whichever rival they alternated with."""
+    if table is None:
+        return None
+    rivals = sorted({rival for rival in table["rival"].to_list() if rival is not None})
+    slots = [speed.quartets(table, phase, rival).candidate for rival in rivals]
+    return speed.latency(np.concatenate(slots), level) if slots else None
+
+
+def _unclaimed_latency(table: Any) -> LatencyResult | None:
+    found = _latency(table, "screening", 0.95)
+    return None if found is None else found.model_copy(update={"lower_ms": None, "upper_ms": None})

@@ -1,0 +1,106 @@
+"""Which candidate to ship, whether compressing was worth it, and the answer in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torchstone.core.values import Budget
+from torchstone.core.verdict import CandidateVerdict, ControlResult, SpeedResult, Verdict
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``worth_compressing`` is None when nothing passed, or when the test set or the clock cannot tell."""
+
+    winner: str | None
+    worth_compressing: bool | None
+
+
+def choose(rows: Sequence[CandidateVerdict], control: ControlResult | None, budget: Budget) -> Choice:
+    """The fastest candidate that passed, unless a free one that passed is not proven to be slower: then that one.
+
+    ``rows`` has the baseline first. A compression that is not proven faster than the baseline either, and not needed
+    for the size, is not worth it, though it stays the winner: it is the best of what passed.
+    """
+    passed = [row for row in rows[1:] if row.outcome == "pass"]
+    if not passed:
+        return Choice(None, None)
+    fastest = max(passed, key=_ratio)
+    if fastest.free:
+        open_question = any(row.outcome in ("undecided", "void") and not row.free for row in rows[1:])
+        return Choice(fastest.candidate_id, None if open_question else False)
+    if control is None or control.outcome != "clean":
+        return Choice(fastest.candidate_id, None)
+    rivals = [row for row in passed if row.free and not _proven_faster(fastest, row)]
+    if rivals:
+        return Choice(max(rivals, key=_ratio).candidate_id, False)
+    needed_for_size = budget.max_size_mb is not None and rows[0].size_mb > budget.max_size_mb
+    beats_baseline = fastest.speed is not None and (fastest.speed.lower or 0.0) > 1
+    return Choice(fastest.candidate_id, beats_baseline or needed_for_size)
+
+
+def _ratio(row: CandidateVerdict) -> float:
+    return row.speed.ratio if row.speed is not None else 0.0
+
+
+def _proven_faster(row: CandidateVerdict, rival: CandidateVerdict) -> bool:
+    """By their own quartets where they were timed against each other, else by bounds against the baseline that do not
+    overlap (wider than a direct comparison, so never proven too easily)."""
+    for direct in (row.free_rival, row.same_runtime):
+        if direct is not None and direct.rival_id == rival.candidate_id:
+            return (direct.lower or 0.0) > 1
+    if row.speed is None or rival.speed is None or row.speed.lower is None or rival.speed.upper is None:
+        return False
+    return row.speed.lower > rival.speed.upper
+
+
+def sentence(verdict: Verdict) -> str:
+    """The answer that a manager can read; every number in it is of the verdict."""
+    if verdict.winner is not None:
+        return _passed(verdict, verdict.row(verdict.winner))
+    if not verdict.shortlist:
+        return "No candidate can meet the budget, as val and the screening session show; the test set was not touched."
+    last = next((row for row in _met(verdict) if row.outcome != "pass"), None)
+    if last is None:
+        return "Nothing has met the test set yet."
+    if last.outcome == "fail":
+        return f"Nothing passed: '{last.name}' {last.reason} ({100 * verdict.level:g} % confidence)."
+    if last.outcome == "void":
+        return f"Nothing is claimed, for the clock cannot be trusted: '{last.name}' {last.reason}."
+    return f"Cannot tell from {verdict.test_images:,} test images: '{last.name}' {last.reason}."
+
+
+def _met(verdict: Verdict) -> list[CandidateVerdict]:
+    """The shortlisted rows that met the test set, in their order."""
+    rows = {row.candidate_id: row for row in verdict.rows[1:]}
+    return [rows[key] for key in verdict.shortlist if rows[key].outcome != "not tested"]
+
+
+def _passed(verdict: Verdict, row: CandidateVerdict) -> str:
+    assert row.accuracy is not None
+    baseline = verdict.rows[0]
+    facts = [
+        f"loses at most {max(row.accuracy.drop_upper, 0):.2f} points of top-1 ({row.accuracy.drop:.2f} observed on "
+        f"{row.accuracy.images:,} test images, {100 * verdict.level:g} % confidence)"
+    ]
+    if row.speed is not None:
+        facts.append(f"{_times(row.speed)} as '{baseline.name}'")
+    if row.free_rival is not None and verdict.worth_compressing:
+        facts.append(f"{_times(row.free_rival)} as '{row.free_rival.rival}', which costs nothing")
+    facts.append(f"{row.size_mb:.2f} MB instead of {baseline.size_mb:.2f}")
+    said = f"'{row.name}': " + "; ".join(facts)
+    if verdict.worth_compressing is False and row.free:
+        return f"Not worth compressing, take the weights as they are in {said}."
+    if verdict.worth_compressing is False:
+        return f"Not worth it: what passes is not proven faster than '{baseline.name}'. {said}."
+    if verdict.worth_compressing is None:
+        left = next((other for other in _met(verdict) if other.outcome in ("undecided", "void")), None)
+        doubt = f"'{left.name}' {left.reason}" if left is not None else "the clock cannot tell how much faster it is"
+        return f"Ship {said}. Open: {doubt}."
+    return f"Ship {said}."
+
+
+def _times(found: SpeedResult) -> str:
+    least = "" if found.lower is None else f" (at least {found.lower:.1f}×)"
+    return f"{found.ratio:.1f}×{least} as fast"

@@ -1,0 +1,147 @@
+"""From candidates to a verdict: screen, choose who meets the test set, time them afresh, and ask the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torchstone import stages
+from torchstone.core import console, files
+from torchstone.core.errors import ArtifactError, ConfigError
+from torchstone.core.run import Run, run_of
+from torchstone.core.values import Budget, Candidate
+from torchstone.core.verdict import Verdict
+from torchstone.evaluate import predict, timing
+from torchstone.evaluate.timing import Comparison
+from torchstone.judge import ledger, power, select
+from torchstone.judge import verdict as verdicts
+from torchstone.judge.select import Shortlist
+
+SCREENING_QUARTETS = 4
+TIMED_IMAGES = 64
+"""Real images that the timed calls take turns with."""
+
+
+def announce(images: int, budget: Budget, looks: int) -> None:
+    """Say, before anything is trained, which margins this test set can show at its next look."""
+    level = ledger.level(budget.confidence, looks + 1)
+    console.say(f"look {looks + 1}, bounds at {100 * level:g} %: {power.statement(images, level)}")
+    if advice := power.advice(images, budget.max_drop / 100, level):
+        console.say(f"note: {advice}")
+
+
+def shortlist(data: stages.Data, candidates: Sequence[Candidate], budget: Budget) -> Shortlist:
+    """Who meets the test set, by val predictions and a screening session. What was chosen once for the same candidates
+    and budget stays chosen: an interrupted run must not choose again after a look."""
+    path = data.run.root / "shortlist.json"
+    question = files.digest([[one.id for one in candidates], budget.digest()])
+    if path.exists() and files.read_json(path)["question"] == question:
+        return select.shortlist(data.run, candidates, budget)
+    images = data.sets(candidates[0].artifact, "val")["val"]
+    for candidate in candidates:
+        predict.predict(candidate, data.split, "val", images, data.run.predictions(candidate, "val"))
+    console.say(f"screening {len(candidates)} candidates")
+    measure(data, candidates, candidates[1:], None, "screening", SCREENING_QUARTETS)
+    chosen = select.shortlist(data.run, candidates, budget)
+    files.write_json(path, {"question": question, "order": list(chosen.order)})
+    return chosen
+
+
+def finished(data: stages.Data, candidates: Sequence[Candidate], budget: Budget) -> Verdict | None:
+    """The stored verdict, if it is one on these candidates with this budget and its report was written."""
+    run = data.run
+    if not (run.verdict.exists() and run.report.exists()):
+        return None
+    try:
+        stored = Verdict.load(run.verdict)
+    except ArtifactError:
+        return None
+    same = [row.candidate_id for row in stored.rows] == [one.id for one in candidates]
+    whole = stored.winner is None or run.bundle.exists()
+    return stored if same and whole and stored.budget == budget else None
+
+
+def measure(
+    data: stages.Data,
+    candidates: Sequence[Candidate],
+    timed: Sequence[Candidate],
+    free_rival: str | None,
+    phase: timing.Phase,
+    quartets: int,
+) -> None:
+    """One timing session: each of ``timed`` against the baseline, against the unchanged weights in its own runtime,
+    and, when the session is judged, against the fastest free rival."""
+    baseline = candidates[0]
+    pairs = [Comparison(one, baseline) for one in timed]
+    if phase == "judged":
+        free = [one for one in candidates if one.id == free_rival]
+        for one in timed:
+            rivals = [select.same_runtime_rival(candidates, one), *free]
+            pairs += [Comparison(one, rival) for rival in rivals if rival is not None and rival.id != one.id]
+    images = data.sets(baseline.artifact, "val")["val"]
+    session = timing.session(
+        pairs,
+        control=baseline if phase == "judged" else None,
+        quartets=quartets,
+        phase=phase,
+        pixels=images.images(slice(0, TIMED_IMAGES)),
+        throughput=phase == "screening",
+    )
+    timing.store(data.run, session)
+
+
+def decide(
+    data: stages.Data, candidates: Sequence[Candidate], chosen: Shortlist, budget: Budget, quartets: int
+) -> Verdict:
+    """Time the shortlist in a fresh session, let it meet the test set in its order, and store the verdict."""
+    run = data.run
+    timed = [one for one in candidates[1:] if one.id in chosen.order]
+    if timed:
+        console.say(f"timing {len(timed)} candidates: {', '.join(one.name for one in timed)}")
+        measure(data, candidates, timed, chosen.free_rival, "judged", quartets)
+    question = ledger.entry(candidates[0], chosen.order, budget)
+    look = ledger.look(run.ledger, data.split.test_fingerprint, question) if timed else 1
+    by_id = {one.id: one for one in candidates}
+    verdict = verdicts.judge(run, candidates, chosen, budget, look)
+    while (candidate_id := verdicts.next_to_test(verdict)) is not None:
+        candidate = by_id[candidate_id]
+        images = data.sets(candidate.artifact, "test")["test"]
+        predict.predict(candidate, data.split, "test", images, run.predictions(candidate, "test"))
+        verdict = verdicts.judge(run, candidates, chosen, budget, look)
+    run.save_candidates(list(candidates))
+    verdict.save(run.verdict)
+    return verdict
+
+
+def judge(
+    baseline: str, named: Sequence[str], budget: Budget, *, quartets: int = 16, threads: int = 1
+) -> tuple[Run, Verdict]:
+    """Judge stored models in the order given. ``named`` are artifact directories, with ``@RUNTIME`` behind them if
+    wanted, or chains that were built from the baseline."""
+    place, runtime = stages.split_runtime(baseline)
+    artifact = stages.find_artifact(place)
+    first = stages.candidate_of(artifact, artifact.chain or stages.BASELINE, runtime, threads)
+    data = stages.opened(run_of(artifact))
+    with files.locked(data.run.root):
+        candidates = [first, *(_find(name, first, data, threads) for name in named)]
+        announce(data.split.sizes["test"], budget, ledger.looks(data.run.ledger, data.split.test_fingerprint))
+        chosen = select.named(data.run, candidates, [one.id for one in candidates[1:]])
+        return data.run, decide(data, candidates, chosen, budget, quartets)
+
+
+def _find(name: str, baseline: Candidate, data: stages.Data, threads: int) -> Candidate:
+    """The candidate behind an artifact directory or a chain."""
+    place, runtime = stages.split_runtime(name)
+    try:
+        artifact = stages.find_artifact(place)
+    except ArtifactError as not_there:
+        try:
+            plans = stages.plan_all([name])
+        except ConfigError:
+            raise not_there from None
+        return stages.build_all(plans, baseline, data, seed=0, skip_impossible=False)[0]
+    if run_of(artifact).root != data.run.root.resolve():
+        raise ArtifactError(
+            f"'{name}' lies in another run than the baseline",
+            hint="both must have been made from the same split: build the chain with torchstone compress",
+        )
+    return stages.candidate_of(artifact, artifact.chain or stages.BASELINE, runtime, threads)

@@ -1,0 +1,141 @@
+"""The shortlist: at most three, from the safest to the boldest, chosen without the test set."""
+
+import pytest
+from stored_run import World
+
+from torchstone.core.errors import ArtifactError
+from torchstone.core.values import Budget
+from torchstone.judge import select
+
+
+def names(world: World, found: select.Shortlist) -> list[str]:
+    return [world.candidate(key).name for key in found.order]
+
+
+def reasons(world: World, found: select.Shortlist) -> dict[str, str]:
+    return {world.candidate(key).name: reason for key, reason in found.left_out.items()}
+
+
+def test_the_safest_the_free_rival_and_the_fastest_that_can_pass(ladder: World) -> None:
+    found = select.shortlist(ladder.run, ladder.candidates, Budget(max_drop=1.0))
+    assert names(ladder, found) == ["onnx@openvino", "bf16@openvino", "int8@openvino"]
+    assert found.free_rival is not None
+    assert ladder.candidate(found.free_rival).name == "bf16@openvino"
+    said = reasons(ladder, found)
+    assert said["prune=0.7+int8@openvino"] == "loses 15.0 points on val (at least 12.3), 1 are allowed"
+    assert said["onnx@onnxruntime"].startswith("'onnx@openvino' is as safe on val or safer")
+    assert set(said) == {"prune=0.7+int8@openvino", "onnx@onnxruntime", "int8@onnxruntime"}
+
+
+def test_no_test_prediction_is_read_or_needed(ladder: World) -> None:
+    assert not any(ladder.run.root.rglob("predictions-test.parquet"))
+    assert select.shortlist(ladder.run, ladder.candidates, Budget(max_drop=1.0)).order
+
+
+def test_what_is_too_slow_or_too_large_does_not_meet_the_test_set(ladder: World) -> None:
+    found = select.shortlist(ladder.run, ladder.candidates, Budget(max_drop=1.0, min_speedup=4.6))
+    assert names(ladder, found) == ["int8@onnxruntime", "int8@openvino"] or names(ladder, found) == ["int8@openvino"]
+    assert "4.6× is asked" in reasons(ladder, found)["onnx@openvino"]
+    assert found.free_rival is None
+
+    small = select.shortlist(ladder.run, ladder.candidates, Budget(max_drop=1.0, max_size_mb=0.1))
+    assert "more than 0.1 MB" in reasons(ladder, small)["bf16@openvino"]
+    assert names(ladder, small)[-1] == "int8@openvino"
+
+    quick = select.shortlist(ladder.run, ladder.candidates, Budget(max_drop=1.0, max_latency_ms=0.85))
+    assert "0.85 ms are allowed" in reasons(ladder, quick)["bf16@openvino"]
+    assert names(ladder, quick)[-1] == "int8@openvino"
+
+
+def test_when_nothing_can_meet_the_budget_the_list_is_empty_and_says_why(ladder: World) -> None:
+    found = select.shortlist(ladder.run, ladder.candidates, Budget(max_drop=1.0, min_speedup=100))
+    assert found.order == ()
+    assert len(found.left_out) == len(ladder.candidates) - 1
+
+
+def test_noise_on_a_small_val_set_excludes_nobody_where_there_is_room(world: World) -> None:
+    world.add("torch", ms=4.0, runtime="torch")
+    world.add("onnx", ms=2.0, free=True)
+    world.add("int8", ms=1.0, lost=(6, 2))  # 1.5 points of 400 images: at least 0.7 at 95 %
+    world.time("screening", 6)
+    found = select.shortlist(world.run, world.candidates, Budget(max_drop=1.0))
+    assert names(world, found) == ["onnx", "int8"]
+
+
+def test_a_doubtful_drop_takes_no_place_from_those_that_look_well(ladder: World) -> None:
+    ladder.add("prune=0.3+int8@openvino", ms=0.4, runtime="openvino", lost=(6, 6))
+    ladder.time("screening", 6)
+    found = select.shortlist(ladder.run, ladder.candidates, Budget(max_drop=1.0))
+    assert names(ladder, found) == ["onnx@openvino", "bf16@openvino", "int8@openvino"]
+    assert "loses 1.5 points on val" in reasons(ladder, found)["prune=0.3+int8@openvino"]
+
+
+def test_what_is_slower_than_the_baseline_is_left_out(world: World) -> None:
+    world.add("torch", ms=4.0, runtime="torch")
+    world.add("int8", ms=9.0)
+    world.add("onnx", ms=3.0, free=True)
+    world.time("screening", 6)
+    found = select.shortlist(world.run, world.candidates, Budget(max_drop=1.0))
+    assert names(world, found) == ["onnx"]
+    assert "slower than the baseline" in reasons(world, found)["int8"]
+
+
+def test_more_than_three_on_the_front(world: World) -> None:
+    world.add("torch", ms=8.0, runtime="torch")
+    for number, ms in enumerate((6.0, 4.0, 2.0, 1.0, 0.5)):
+        world.add(f"step{number}", ms=ms, lost=(number, number))
+    world.time("screening", 6)
+    found = select.shortlist(world.run, world.candidates, Budget(max_drop=2.0))
+    assert names(world, found) == ["step0", "step2", "step4"]
+    assert set(reasons(world, found).values()) == {"only 3 may meet the test set, and others promise more"}
+    assert found.free_rival is None
+
+
+def test_a_candidate_without_timings_is_left_out_and_a_baseline_without_answers_is_an_error(world: World) -> None:
+    world.add("torch", ms=4.0, runtime="torch")
+    world.time("screening", 6)
+    late = world.add("int8", ms=1.0)
+    found = select.shortlist(world.run, world.candidates, Budget())
+    assert found.left_out == {late: "it was not timed"}
+    world.run.predictions(world.candidates[0], "val").unlink()
+    with pytest.raises(ArtifactError, match="'torch' has no val predictions"):
+        select.shortlist(world.run, world.candidates, Budget())
+
+
+def test_a_named_shortlist_keeps_the_users_order(ladder: World) -> None:
+    order = [ladder.candidates[6].id, ladder.candidates[1].id]
+    found = select.named(ladder.run, ladder.candidates, order)
+    assert (found.order, found.selection) == (tuple(order), "named")
+    assert set(found.left_out.values()) == {"it was not named"}
+    assert found.free_rival == ladder.candidates[3].id
+
+
+def test_the_rival_in_the_same_runtime_is_the_unchanged_model_in_f32(ladder: World) -> None:
+    rivals = {
+        candidate.name: rival.name if (rival := select.same_runtime_rival(ladder.candidates, candidate)) else None
+        for candidate in ladder.candidates
+    }
+    assert rivals == {
+        "torch": None,
+        "onnx@onnxruntime": None,
+        "onnx@openvino": None,
+        "bf16@openvino": "onnx@openvino",
+        "int8@onnxruntime": "onnx@onnxruntime",
+        "int8@openvino": "onnx@openvino",
+        "prune=0.7+int8@openvino": "onnx@openvino",
+    }
+
+
+def test_an_image_won_on_val_makes_no_model_safer_than_one_that_never_differs(world: World) -> None:
+    world.add("torch", ms=4.0, runtime="torch")
+    world.add("lucky", ms=1.0, gained=(3, 0))
+    world.add("equal", ms=2.0)
+    world.time("screening", 6)
+    assert names(world, select.shortlist(world.run, world.candidates, Budget(max_drop=1.0))) == ["equal", "lucky"]
+
+
+def test_a_tiny_val_set_on_which_everything_changes_still_gives_an_order(world: World) -> None:
+    world.add("torch", ms=4.0, runtime="torch")
+    world.add("other", ms=1.0, lost=(376, 0), gained=(24, 0))
+    world.time("screening", 6)
+    assert not select.shortlist(world.run, world.candidates, Budget(max_drop=1.0)).order

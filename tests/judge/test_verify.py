@@ -1,0 +1,209 @@
+"""Whatever is changed after the verdict is found and named; nothing that is changed ends in a traceback."""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from stored_run import World
+from test_verdict import judged
+
+from torchstone.core import files, tables
+from torchstone.core.errors import ArtifactError
+from torchstone.core.values import Budget
+from torchstone.judge import select
+from torchstone.judge.verdict import judge
+from torchstone.judge.verify import Mismatch, verify
+
+INT8 = 5
+"""Place of int8@openvino, the winner, among the candidates."""
+
+
+@pytest.fixture
+def done(ladder: World) -> World:
+    """A finished run with its verdict and a bundle of the winner."""
+    verdict = judged(ladder, Budget(max_drop=1.0, min_speedup=2.0))
+    assert verdict.winner == ladder.candidates[INT8].id
+    verdict.save(ladder.run.verdict)
+    bundle = ladder.run.bundle
+    files.link_or_copy(ladder.candidates[INT8].artifact.directory / "model.onnx", bundle / "model.onnx")
+    files.write_bytes(bundle / "golden" / "00.jpg", b"not really a picture")
+    names = ["model.onnx", "golden/00.jpg"]
+    files.write_json(bundle / "manifest.json", {name: files.sha256(bundle / name) for name in names})
+    return ladder
+
+
+def found(world: World) -> dict[tuple[str, str], Mismatch]:
+    return {(mismatch.row, mismatch.field): mismatch for mismatch in verify(world.run)}
+
+
+def change_predictions(world: World, number: int, part: str, change: Callable[[np.ndarray, np.ndarray], None]) -> str:
+    """Rewrite one candidate's scores as a well-formed file; its name in the evidence."""
+    path = world.run.predictions(world.candidates[number], part)  # type: ignore[arg-type]
+    table, header = tables.read(path)
+    scores, labels = table["scores"].to_numpy().copy(), table["label"].to_numpy().copy()
+    change(scores, labels)
+    tables.write(path, tables.frame({"item": table["item"], "label": labels, "scores": scores}), header)
+    return path.relative_to(world.run.root).as_posix()
+
+
+def test_a_fresh_run_verifies(done: World) -> None:
+    assert verify(done.run) == []
+
+
+def test_a_named_shortlist_verifies_too(ladder: World) -> None:
+    order = [ladder.candidates[number].id for number in (6, 1)]
+    ladder.time("judged", 16)
+    for number in (0, 6):
+        ladder.predict(ladder.candidates[number], "test")
+    shortlist = select.named(ladder.run, ladder.candidates, order)
+    judge(ladder.run, ladder.candidates, shortlist, Budget(max_drop=1.0), 2).save(ladder.run.verdict)
+    assert verify(ladder.run) == []
+
+
+def test_one_changed_prediction_is_found_and_its_numbers_are_named(done: World) -> None:
+    def flip(scores: np.ndarray, labels: np.ndarray) -> None:
+        right = np.flatnonzero(scores.argmax(axis=1) == labels)[0]
+        scores[right] = np.roll(scores[right], 1)
+
+    name = change_predictions(done, INT8, "test", flip)
+    mismatches = found(done)
+    assert mismatches["int8@openvino", name].stored != mismatches["int8@openvino", name].recomputed
+    lost = mismatches["int8@openvino", "accuracy.lost"]
+    assert int(lost.recomputed) == int(lost.stored) + 1
+    assert {row for row, _ in mismatches} <= {"int8@openvino", "verdict"}
+    assert "int8@openvino: accuracy.lost is 3, recomputed 4" in map(str, mismatches.values())
+
+
+def test_a_changed_score_that_flips_nothing_is_found(done: World) -> None:
+    def nudge(scores: np.ndarray, labels: np.ndarray) -> None:
+        scores[5, scores[5].argmin()] -= np.float32(1e-3)
+
+    name = change_predictions(done, INT8, "test", nudge)
+    assert set(found(done)) == {("int8@openvino", name)}
+
+
+def test_a_changed_val_prediction_of_one_that_was_not_tested_is_found(done: World) -> None:
+    def flip(scores: np.ndarray, labels: np.ndarray) -> None:
+        scores[:] = np.roll(scores, 1, axis=1)
+
+    change_predictions(done, 4, "val", flip)
+    assert ("int8@onnxruntime", "accuracy.top1") in found(done)
+
+
+@pytest.mark.parametrize("number", [0, INT8])
+def test_one_changed_timing_is_found(done: World, number: int) -> None:
+    candidate = done.candidates[number]
+    rows = [list(row) for row in tables.read(done.run.timings(candidate))[0].rows()]
+    rows[-8][8] *= 1.0001
+    done.keep(candidate, "nothing", [tuple(row) for row in rows])
+    place = done.run.timings(candidate).relative_to(done.run.root).as_posix()
+    assert (candidate.name, place) in found(done)
+
+
+def test_changed_times_change_the_ratio_by_name(done: World) -> None:
+    candidate = done.candidates[INT8]
+    rows = [list(row) for row in tables.read(done.run.timings(candidate))[0].rows()]
+    for changed in rows:
+        changed[8] *= 0.5 if changed[6] == "candidate" else 1
+    done.keep(candidate, "nothing", [tuple(changed) for changed in rows])
+    assert {"speed.ratio", "latency.median_ms", "throughput"} <= {field for row, field in found(done) if "int8" in row}
+
+
+@pytest.mark.parametrize(
+    ("row", "path", "value"),
+    [
+        ("int8@openvino", ("accuracy", "drop_upper"), 0.01),
+        ("int8@openvino", ("speed", "lower"), 99.0),
+        ("int8@openvino", ("outcome",), "fail"),
+        ("int8@openvino", ("decisions", 0, "reason"), "perfect"),
+        ("int8@onnxruntime", ("reason",), "did not feel like it"),
+        ("torch", ("size_mb",), 1.0),
+        ("torch", ("latency", "median_ms"), 40.0),
+        (None, ("winner",), None),
+        (None, ("level",), 0.95),
+        (None, ("sentence",), "Ship it."),
+        (None, ("test_images",), 100_000),
+        (None, ("control", "ratio"), 1.01),
+        (None, ("worth_compressing",), False),
+    ],
+)
+def test_a_number_changed_in_the_verdict_is_found(done: World, row: str | None, path: tuple, value: object) -> None:
+    content = json.loads(done.run.verdict.read_text())
+    place = content if row is None else next(one for one in content["rows"] if one["name"] == row)
+    for key in path[:-1]:
+        place = place[key]
+    assert place[path[-1]] != value
+    place[path[-1]] = value
+    files.write_json(done.run.verdict, content)
+    fields = {field for name, field in found(done) if name == (row or "verdict")}
+    assert any(field.startswith(str(path[0])) for field in fields)
+
+
+def test_a_changed_missing_or_added_file_of_the_bundle_is_found(done: World) -> None:
+    bundle = done.run.bundle
+    files.write_bytes(bundle / "golden" / "00.jpg", b"another picture")
+    files.write_bytes(bundle / "golden" / "01.jpg", b"one more")
+    (bundle / "model.onnx").unlink()
+    mismatches = found(done)
+    assert set(mismatches) == {("bundle", "golden/00.jpg"), ("bundle", "golden/01.jpg"), ("bundle", "model.onnx")}
+    assert mismatches["bundle", "model.onnx"].recomputed == "missing"
+    assert mismatches["bundle", "golden/01.jpg"].stored == "not in the manifest"
+
+
+def test_a_bundle_that_holds_another_model_than_the_winner_is_found(done: World) -> None:
+    files.write_bytes(done.run.bundle / "model.onnx", b"another model")
+    manifest = {name: files.sha256(done.run.bundle / name) for name in ("model.onnx", "golden/00.jpg")}
+    files.write_json(done.run.bundle / "manifest.json", manifest)
+    assert set(found(done)) == {("int8@openvino", "bundle: model.onnx")}
+
+
+def test_a_changed_model_is_found_by_its_name(done: World) -> None:
+    files.write_bytes(done.candidates[4].artifact.directory / "model.onnx", b"other weights")
+    assert ("int8@onnxruntime", "model files") in found(done)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"a": 1}', b"\xff\xfe", b"null"])
+@pytest.mark.parametrize(
+    "name", ["verdict.json", "candidates.json", "bundle/manifest.json", "data/split.json", "artifact", "predictions"]
+)
+def test_no_damage_ends_in_a_traceback(done: World, name: str, content: bytes) -> None:
+    candidate = done.candidates[INT8]
+    places = {
+        "artifact": candidate.artifact.directory / "artifact.json",
+        "predictions": done.run.predictions(candidate, "test"),
+    }
+    places.get(name, done.run.root / name).write_bytes(content)
+    assert verify(done.run)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500, -1])
+def test_a_truncated_table_is_found(done: World, keep: int) -> None:
+    for path in (done.run.predictions(done.candidates[0], "test"), done.run.timings(done.candidates[INT8])):
+        content = path.read_bytes()
+        path.write_bytes(content[:keep])
+        assert any(field == path.relative_to(done.run.root).as_posix() for _, field in found(done))
+        path.write_bytes(content)
+    assert verify(done.run) == []
+
+
+def test_every_deleted_file_is_found(done: World) -> None:
+    evidence = json.loads(done.run.verdict.read_text())["evidence"]
+    for name in (*evidence, "candidates.json", "bundle/manifest.json"):
+        path = done.run.root / name
+        content = path.read_bytes()
+        path.unlink()
+        assert verify(done.run), name
+        path.write_bytes(content)
+
+
+def test_a_table_of_other_columns_is_found(done: World) -> None:
+    path = done.run.timings(done.candidates[0])
+    tables.write(path, tables.frame({"ms": [1.0]}))
+    assert ("torch", path.relative_to(done.run.root).as_posix()) in found(done)
+
+
+def test_a_directory_without_a_verdict_is_a_users_mistake(world: World) -> None:
+    with pytest.raises(ArtifactError, match="no verdict") as caught:
+        verify(world.run)
+    assert caught.value.hint
