@@ -10,10 +10,10 @@ def world(tmp_path: Path) -> World:
     return empty_world(tmp_path)
 
 
-@pytest.fixture
-def ladder(tmp_path: Path) -> World:
-    """Seven candidates as a small network gives them, timed for screening; none has met the test set."""
-    made = empty_world(tmp_path)
+@pytest.fixture(scope="session")
+def stored_ladder(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Six candidates as a small network gives them, timed for screening; none has met the test set."""
+    made = empty_world(tmp_path_factory.mktemp("ladder"))
     made.add("torch", ms=4.0, runtime="torch", kilobytes=188)
     made.add("onnx@onnxruntime", ms=1.6, free=True)
     made.add("onnx@openvino", ms=1.2, runtime="openvino", free=True)
@@ -21,5 +21,11 @@ def ladder(tmp_path: Path) -> World:
     made.add("int8@onnxruntime", ms=0.8, lost=(1, 2), gained=(1, 1), kilobytes=49)
     made.add("int8@openvino", ms=0.5, runtime="openvino", lost=(1, 3), gained=(1, 2), kilobytes=49)
     made.add("prune=0.7+int8@openvino", ms=0.2, runtime="openvino", lost=(60, 120), kilobytes=12)
-    made.time("screening", 6)
+    made.time("screening", 4)
     return made
+
+
+@pytest.fixture
+def ladder(stored_ladder: World, tmp_path: Path) -> World:
+    """A copy of ``stored_ladder`` that a test may change."""
+    return stored_ladder.copy(tmp_path / "runs")

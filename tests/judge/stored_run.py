@@ -6,9 +6,12 @@ back through them; what a model would have answered, and how long it would have 
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +19,8 @@ from torchstone.core import files, tables
 from torchstone.core.run import Run
 from torchstone.core.values import Artifact, Candidate, MadeBy, Part, Preprocess, RuntimeOptions, Split
 from torchstone.evaluate.timing import COLUMNS
+from torchstone.judge import select
+from torchstone.judge.select import Shortlist
 
 CLASSES = tuple(f"class{number}" for number in range(10))
 SIZES: dict[Part, int] = {"train": 2000, "val": 400, "calib": 100, "test": 800}
@@ -118,17 +123,19 @@ class World:
         phase: str,
         quartets: int,
         *,
-        rivals: Sequence[str] = (),
+        pairs: Sequence[tuple[Candidate, Candidate]] = (),
         noise: float = 0.01,
         second_process: float = 1.0,
         session: str = "",
     ) -> None:
-        """One session: every candidate against the baseline, against each of ``rivals``, and the A/A control."""
+        """One session: every candidate against the baseline, the given ``pairs``, and the A/A control."""
         baseline = self.candidates[0]
         for number, candidate in enumerate(self.candidates):
-            pairs = [baseline.id, *(rival for rival in rivals if rival != candidate.id)]
+            rivals = [baseline.id, *(rival.id for one, rival in pairs if one.id == candidate.id)]
             rows = []
-            for rival in dict.fromkeys(pairs) if number else [baseline.id]:
+            if number == 0 and phase == "screening":
+                rivals = []  # a screening session has no control
+            for rival in dict.fromkeys(rivals):
                 random = np.random.default_rng([number, len(phase), len(rows)])
                 truth = {"candidate": self.models[candidate.id].ms, "rival": self.models[rival].ms}
                 if rival == candidate.id:
@@ -143,15 +150,33 @@ class World:
                         )
             truth_ms = 20 * self.models[candidate.id].ms
             rows += [(phase, session or phase, None, k, None, 0, "candidate", 32, truth_ms, 3, 60.0) for k in range(5)]
-            self.keep(candidate, phase, rows)
-        self.run.save_candidates(self.candidates)
+            if self.run.timings(candidate).exists():
+                rows = [row for row in self.timings(candidate) if row[0] != phase] + rows
+            self.write_timings(candidate, rows)
 
-    def keep(self, candidate: Candidate, phase: str, rows: list[tuple]) -> None:
+    def judged(self, shortlist: Shortlist, quartets: int = 16, **session: Any) -> None:
+        """The judged session: against the baseline, the same runtime's unchanged weights and the free rival."""
+        pairs = []
+        for one in (candidate for candidate in self.candidates[1:] if candidate.id in shortlist.order):
+            rivals = [select.same_runtime_rival(self.candidates, one)]
+            rivals += [rival for rival in self.candidates if rival.id == shortlist.free_rival]
+            pairs += [(one, rival) for rival in rivals if rival is not None and rival.id != one.id]
+        self.time("judged", quartets, pairs=pairs, **session)
+
+    def timings(self, candidate: Candidate) -> list[tuple]:
+        """The stored rows, in the order of ``COLUMNS``."""
+        return tables.read(self.run.timings(candidate))[0].rows()
+
+    def write_timings(self, candidate: Candidate, rows: Sequence[Sequence]) -> None:
         path = self.run.timings(candidate)
-        if path.exists():
-            rows = [row for row in tables.read(path)[0].rows() if row[0] != phase] + rows
         columns = {name: [row[number] for row in rows] for number, name in enumerate(COLUMNS)}
         tables.write(path, tables.frame(columns, {"rival": str, "order": str}), {"cpu": "a test"})
+
+    def copy(self, root: Path) -> World:
+        """The same run elsewhere, read from its files."""
+        run = Run(root / self.run.root.name)
+        shutil.copytree(self.run.root, run.root)
+        return World(run, run.split(), run.load_candidates(), copy.deepcopy(self.models))
 
 
 def empty_world(root: Path) -> World:

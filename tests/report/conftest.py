@@ -1,6 +1,6 @@
-"""A small run directory with real predictions: logistic regression on scikit-learn's digits, its weights rounded and cut
-as the compression steps would do. The timings are drawn at random, and the bounds are normal approximations: the report
-shows what is stored and does not judge."""
+"""A small run directory with real predictions: logistic regression on scikit-learn's digits, its weights rounded and
+cut as the compression steps would do. The timings are drawn at random, and the bounds are normal approximations: the
+report shows what is stored and does not judge."""
 
 from __future__ import annotations
 
@@ -18,10 +18,27 @@ from numpy.typing import NDArray
 from torchstone.core import files, machine, seeding, tables
 from torchstone.core.run import Run
 from torchstone.core.values import (
-    Artifact, Budget, Candidate, Catalog, Finding, Format, MadeBy, Outcome, Part, Preprocess, RuntimeOptions, Split,
+    Artifact,
+    Budget,
+    Candidate,
+    Catalog,
+    Finding,
+    Format,
+    MadeBy,
+    Outcome,
+    Part,
+    Preprocess,
+    RuntimeOptions,
+    Split,
 )  # fmt: skip
 from torchstone.core.verdict import (
-    AccuracyResult, CandidateVerdict, ControlResult, Decision, LatencyResult, SpeedResult, Verdict,
+    AccuracyResult,
+    CandidateVerdict,
+    ControlResult,
+    Decision,
+    LatencyResult,
+    SpeedResult,
+    Verdict,
 )  # fmt: skip
 
 Floats = NDArray[np.float64]
@@ -80,13 +97,14 @@ def regression(classes: int) -> tuple[Floats, Floats, dict[str, list[float]]]:
     images, labels = digits(classes)
     model = SGDClassifier(loss="log_loss", alpha=1e-4, learning_rate="constant", eta0=0.05, random_state=0)
     history: dict[str, list[float]] = {name: [] for name in ("train_loss", "val_loss", "val_top1")}
+    parts: tuple[tuple[str, Part], ...] = (("train_loss", "train"), ("val_loss", "val"))
     for _ in range(12 if classes <= 10 else 2):
         model.partial_fit(images[PARTS["train"]], labels[PARTS["train"]], classes=np.arange(classes))
-        for name, part in (("train_loss", "train"), ("val_loss", "val")):
+        for name, part in parts:
             chances = model.predict_proba(images[PARTS[part]])
             history[name].append(float(log_loss(labels[PARTS[part]], chances, labels=np.arange(classes))))
         history["val_top1"].append(100 * float(model.score(images[PARTS["val"]], labels[PARTS["val"]])))
-    return model.coef_, model.intercept_, history
+    return np.asarray(model.coef_), np.asarray(model.intercept_), history
 
 
 def weights_of(recipe: Recipe, classes: int) -> tuple[Floats, Floats]:
@@ -137,7 +155,7 @@ class Builder:
             root="digits", reader="digits", classes=self.names, images=len(items), fingerprint="f" * 64,
             table=Path("catalog.parquet"),
         ).save(self.run.data / "catalog.json")  # fmt: skip
-        sizes = {part: rows.stop - rows.start for part, rows in PARTS.items()}
+        sizes: dict[Part, int] = {part: rows.stop - rows.start for part, rows in PARTS.items()}
         split = Split(
             seed=0, sizes=sizes, fingerprint="5" * 64, test_fingerprint="7e57" * 16, table=Path("split.parquet")
         )
@@ -161,7 +179,9 @@ class Builder:
         key = files.digest(recipe.name)[:16]
         place = self.run.artifacts / key
         files.write_bytes(place / "model.bin", content)
-        form: Format = "torch" if recipe.runtime == "torch" else "onnx" if recipe.runtime == "onnxruntime" else "openvino"
+        form: Format = (
+            "torch" if recipe.runtime == "torch" else "onnx" if recipe.runtime == "onnxruntime" else "openvino"
+        )
         artifact = Artifact(
             id=files.digest(recipe.name), key=key, directory=place, format=form,
             files={"model.bin": files.sha256(place / "model.bin")}, architecture="logistic regression",
@@ -222,8 +242,7 @@ class Builder:
 
     def verdict(self, candidates: list[Candidate], split: Split) -> Verdict:
         rows = [
-            self.row(candidate, candidates, recipe)
-            for candidate, recipe in zip(candidates, self.recipes, strict=True)
+            self.row(candidate, candidates, recipe) for candidate, recipe in zip(candidates, self.recipes, strict=True)
         ]
         shortlist = tuple(row.candidate_id for row in rows if row.shortlisted)
         passed = [row for row in rows if row.outcome == "pass" and row.latency]
@@ -234,9 +253,9 @@ class Builder:
             budget=self.budget, test_fingerprint=split.test_fingerprint, test_images=split.sizes["test"], look=1,
             level=LEVEL, rows=tuple(rows), shortlist=shortlist, winner=winner.candidate_id if winner else None,
             control=ControlResult(
-                quartets=QUARTETS, ratio=sum(spread) / 2, interval95=spread, interval999=(spread[0] - 0.01, spread[1] + 0.01),
-                outcome="void" if void else "clean",
-                reason="the baseline differs from itself: another process was busy" if void else "the baseline equals itself",
+                quartets=QUARTETS, ratio=sum(spread) / 2, interval95=spread,
+                interval999=(spread[0] - 0.01, spread[1] + 0.01), outcome="void" if void else "clean",
+                reason="another process was busy" if void else "the baseline timed against itself comes out equal",
             ),
             worth_compressing=True if winner else None,
             sentence=f"{winner.name} is {winner.speed.ratio:.1f}× as fast as {candidates[0].name} and loses at most "
@@ -253,7 +272,11 @@ class Builder:
         tested = self.tested(recipe)
         accuracy = self.accuracy(recipe, "test" if tested or (baseline and self.story != "screened") else "val")
         ratios = self.ratios[recipe.name]
-        ratio, lower, upper = float(np.median(ratios)), float(ratios[len(ratios) // 4]), float(ratios[-len(ratios) // 4])
+        ratio, lower, upper = (
+            float(np.median(ratios)),
+            float(ratios[len(ratios) // 4]),
+            float(ratios[-len(ratios) // 4]),
+        )
         speed = SpeedResult(
             rival=candidates[0].name, rival_id=candidates[0].id, quartets=QUARTETS if tested else 8, ratio=ratio,
             lower=lower if tested else None, upper=upper if tested else None,

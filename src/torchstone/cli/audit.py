@@ -13,8 +13,8 @@ def command(
     data: Annotated[str, typer.Argument(help="A folder of images, or 'digits'.")],
     json: JSON = False,
 ) -> int:
-    from torchstone import stages
     from torchstone.cli import _answers
+    from torchstone.stages.read import audit
 
     _answers.prepare(json)
-    return _answers.findings(stages.audit(data), json)
+    return _answers.findings(audit(data), json)

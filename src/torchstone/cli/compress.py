@@ -17,10 +17,10 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan of each chain and build nothing.")] = False,
     json: JSON = False,
 ) -> int:
-    from torchstone import stages
     from torchstone.cli import _answers
+    from torchstone.stages.compress import compress, plan_all
 
     _answers.prepare(json)
     if dry_run:
-        return _answers.plans(stages.plan_all(chains), json)
-    return _answers.candidates(stages.compress(model, chains), json)
+        return _answers.plans(plan_all(chains), json)
+    return _answers.candidates(compress(model, chains), json)

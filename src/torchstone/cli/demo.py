@@ -12,5 +12,5 @@ def command(runs: RUNS = Path("runs"), json: JSON = False) -> int:
     from torchstone.cli import _answers
 
     _answers.prepare(json)
-    chosen = pipeline.demo_settings(runs)
-    return _answers.verdict(pipeline.run(chosen), chosen.run, json)
+    chosen, verdict = pipeline.demo(runs)
+    return _answers.verdict(verdict, chosen.run, json)

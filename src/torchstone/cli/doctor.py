@@ -6,8 +6,8 @@ from torchstone.cli._options import JSON
 
 
 def command(json: JSON = False) -> int:
-    from torchstone import doctor
     from torchstone.cli import _answers
+    from torchstone.doctor import doctor
 
     _answers.prepare(json)
-    return _answers.findings(doctor.doctor(), json)
+    return _answers.findings(doctor(), json)

@@ -19,8 +19,8 @@ def command(
     ] = "val",
     json: JSON = False,
 ) -> int:
-    from torchstone import stages
     from torchstone.cli import _answers
+    from torchstone.stages.evaluate import evaluate
 
     _answers.prepare(json)
-    return _answers.evaluation(stages.evaluate(model, data, part), json)
+    return _answers.evaluation(evaluate(model, data, part), json)

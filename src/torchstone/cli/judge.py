@@ -27,9 +27,9 @@ def command(
     every: Annotated[bool, typer.Option("--all", help="Exit with 0 only if every candidate passes.")] = False,
     json: JSON = False,
 ) -> int:
-    from torchstone import judgement
     from torchstone.cli import _answers
     from torchstone.config import budget_of
+    from torchstone.stages.judge import judge
 
     _answers.prepare(json)
     budget = budget_of(
@@ -39,5 +39,5 @@ def command(
         max_latency_ms=max_latency_ms,
         max_size_mb=max_size_mb,
     )
-    run, verdict = judgement.judge(baseline, candidates, budget, quartets=quartets, threads=threads)
+    run, verdict = judge(baseline, candidates, budget, quartets=quartets, threads=threads)
     return _answers.verdict(verdict, run, json, every=every)

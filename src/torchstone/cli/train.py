@@ -15,10 +15,10 @@ JUDGING = (
 
 @with_settings(*JUDGING)
 def command(given: dict[str, Any], config: Path | None, json: bool) -> int:
-    from torchstone import stages
     from torchstone.cli import _answers
     from torchstone.config import settings
+    from torchstone.stages.train import train
 
     _answers.prepare(json)
     chosen = settings(given, config)
-    return _answers.artifact(stages.train(chosen), json)
+    return _answers.artifact(train(chosen), json)

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from torchstone.core.contracts import Check, Reader, Runtime, Step
 from torchstone.core.errors import ConfigError, MissingPackageError, nearest
+from torchstone.core.privacy import no_telemetry
 
 PluginT = TypeVar("PluginT")
 PACKAGE = Path(__file__).parent.parent
@@ -35,6 +36,7 @@ class Registry(Generic[PluginT]):
         modules = self._modules()
         if name not in modules:
             raise ConfigError(f"unknown {self.kind} '{name}'", hint=nearest(name, modules))
+        no_telemetry()
         module, _, attribute = modules[name].partition(":")
         return cast(PluginT, getattr(importlib.import_module(module), attribute)())
 

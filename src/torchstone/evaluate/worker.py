@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 
@@ -115,8 +115,6 @@ def main() -> None:
     # Libraries print on stdout when it pleases them: the protocol gets a descriptor of its own.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    # Importing openvino would send an event over the network (see runtimes/openvino.py).
-    sys.modules.setdefault("openvino_telemetry", cast(Any, None))
     lines = _requests(sys.stdin.buffer)
     bench = Bench()
     actions = {"open": bench.open, "slot": bench.slot}

@@ -17,9 +17,9 @@ def drop(result: AccuracyResult, budget: Budget, level: float) -> Decision:
     """The accuracy that is lost, against the margin; says how many images would decide it when these do not."""
     margin = budget.max_drop
     if result.drop_upper <= margin:
-        outcome, reason = "pass", f"loses at most {result.drop_upper:.2f} of {margin:g} points"
+        outcome, reason = "pass", f"{at_most(result)}, {margin:g} allowed"
     elif result.drop_lower > margin:
-        outcome, reason = "fail", f"loses at least {result.drop_lower:.2f} points, {margin:g} are allowed"
+        outcome, reason = "fail", f"loses at least {result.drop_lower:.2f} points, {margin:g} allowed"
     else:
         outcome = "undecided"
         more = images_needed(result, budget, level)
@@ -28,8 +28,15 @@ def drop(result: AccuracyResult, budget: Budget, level: float) -> Decision:
             if more is None
             else f"about {more:,} more test images would probably decide it"
         )
-        reason = f"loses {result.drop:.2f} points, at most {result.drop_upper:.2f}, {margin:g} are allowed: {helps}"
+        observed = f"{'loses' if result.drop >= 0 else 'gains'} {abs(result.drop):.2f} points"
+        reason = f"{observed}, but may lose {result.drop_upper:.2f}, {margin:g} allowed: {helps}"
     return Decision(criterion="drop", outcome=outcome, reason=reason)
+
+
+def at_most(result: AccuracyResult) -> str:
+    """The bound of the drop in words; a drop bounded below zero is a proven gain."""
+    bound = result.drop_upper
+    return f"loses at most {bound:.2f} points" if bound >= 0 else f"gains at least {-bound:.2f} points"
 
 
 def images_needed(result: AccuracyResult, budget: Budget, level: float) -> int | None:
@@ -46,13 +53,13 @@ def speedup(result: SpeedResult | None, wanted: float, clock: ControlResult | No
     if result is None or result.lower is None or result.upper is None:
         return Decision(criterion="speedup", outcome="undecided", reason="speed: too few judged timings for a bound")
     if result.lower >= wanted:
-        outcome, reason = "pass", f"at least {result.lower:.2f}× faster, {wanted:g}× is asked"
+        outcome, reason = "pass", f"at least {result.lower:.2f}× faster, {wanted:g}× asked"
     elif result.upper < wanted:
-        outcome, reason = "fail", f"at most {result.upper:.2f}× faster, {wanted:g}× is asked"
+        outcome, reason = "fail", f"at most {result.upper:.2f}× faster, {wanted:g}× asked"
     else:
         outcome, reason = (
             "undecided",
-            f"{result.ratio:.2f}× faster ({result.lower:.2f}-{result.upper:.2f}), {wanted:g}× is asked",
+            f"{result.ratio:.2f}× faster ({result.lower:.2f}-{result.upper:.2f}), {wanted:g}× asked",
         )
     return _by_the_clock(Decision(criterion="speedup", outcome=outcome, reason=reason), clock)
 
@@ -62,13 +69,13 @@ def latency(result: LatencyResult | None, limit: float, clock: ControlResult | N
     if result is None or result.lower_ms is None or result.upper_ms is None:
         return Decision(criterion="latency", outcome="undecided", reason="latency: too few judged timings for a bound")
     if result.upper_ms <= limit:
-        outcome, reason = "pass", f"takes at most {result.upper_ms:.2f} of {limit:g} ms"
+        outcome, reason = "pass", f"takes at most {result.upper_ms:.2f} ms, {limit:g} allowed"
     elif result.lower_ms > limit:
-        outcome, reason = "fail", f"takes at least {result.lower_ms:.2f} ms, {limit:g} are allowed"
+        outcome, reason = "fail", f"takes at least {result.lower_ms:.2f} ms, {limit:g} allowed"
     else:
         outcome, reason = (
             "undecided",
-            f"takes {result.median_ms:.2f} ms ({result.lower_ms:.2f}-{result.upper_ms:.2f}), {limit:g} are allowed",
+            f"takes {result.median_ms:.2f} ms ({result.lower_ms:.2f}-{result.upper_ms:.2f}), {limit:g} allowed",
         )
     return _by_the_clock(Decision(criterion="latency", outcome=outcome, reason=reason), clock)
 
@@ -76,14 +83,15 @@ def latency(result: LatencyResult | None, limit: float, clock: ControlResult | N
 def size(megabytes: float, limit: float) -> Decision:
     """The model's files as shipped; exact, so never undecided."""
     outcome: Outcome = "pass" if megabytes <= limit else "fail"
-    return Decision(criterion="size", outcome=outcome, reason=f"{megabytes:.2f} MB, {limit:g} MB are allowed")
+    return Decision(criterion="size", outcome=outcome, reason=f"{megabytes:.2f} MB, {limit:g} MB allowed")
 
 
 def together(decisions: Sequence[Decision]) -> tuple[Outcome, str]:
     """The candidate's outcome and the reasons that made it: all pass, else any fail, any void, else undecided."""
-    outcomes = {decision.outcome for decision in decisions}
-    outcome = next((known for known in _GRAVEST_FIRST if known in outcomes), "pass")
-    return outcome, "; ".join(decision.reason for decision in decisions if decision.outcome == outcome)
+    for outcome in _GRAVEST_FIRST:
+        if reasons := [decision.reason for decision in decisions if decision.outcome == outcome]:
+            return outcome, "; ".join(reasons)
+    raise ValueError("there is nothing to decide")
 
 
 def _by_the_clock(decision: Decision, clock: ControlResult | None) -> Decision:
@@ -97,4 +105,4 @@ def _by_the_clock(decision: Decision, clock: ControlResult | None) -> Decision:
     return decision.model_copy(update={"outcome": clock.outcome, "reason": f"{decision.reason}; but {clock.reason}"})
 
 
-_GRAVEST_FIRST: tuple[Outcome, ...] = ("fail", "void", "undecided")
+_GRAVEST_FIRST: tuple[Outcome, ...] = ("fail", "void", "undecided", "pass")

@@ -13,7 +13,7 @@ from torchstone.evaluate import predict, timing
 
 
 class Evidence:
-    """Reads a run's predictions and timings, each once. ``digests``: file below the run: its sha256 when it was read."""
+    """Reads a run's predictions and timings, each once. ``digests``: file below the run: its sha256 as it was read."""
 
     def __init__(self, run: Run) -> None:
         self.run = run

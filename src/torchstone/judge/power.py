@@ -35,7 +35,7 @@ def images_needed(margin: float, disagreement: float, drop: float, level: float)
 
 
 def smallest_margin(images: int, disagreement: float, level: float) -> float:
-    """The smallest margin that ``images`` can show: surely if nothing differs, else with about 80 % power at no drop."""
+    """The smallest margin that ``images`` can show: surely if nothing differs, else at about 80 % power."""
     z = NormalDist().inv_cdf(level)
     floor = z * z / (images + z * z)
     return min(1.0, max(floor, (z + NormalDist().inv_cdf(POWER)) * math.sqrt(disagreement / images)))

@@ -22,6 +22,8 @@ from torchstone.judge.evidence import Evidence
 
 MOST = 3
 """Candidates that may meet the test set in one look."""
+SCREENING_LEVEL = 0.9
+"""One-sided level of the bounds of the screening's times, low enough that four quartets give one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class Doubt:
 def shortlist(run: Run, candidates: Sequence[Candidate], budget: Budget) -> Shortlist:
     """At most three of ``candidates[1:]`` against the baseline ``candidates[0]``; the test part is never touched.
 
-    Bounds on val are taken at the budget's confidence: they only order and exclude, and claim nothing.
+    Bounds of the drop on val are taken at the budget's confidence: they order and exclude, and claim nothing.
     """
     left_out: dict[str, str] = {}
     likely: list[Screened] = []
@@ -153,8 +155,8 @@ def _screen(
         if measured is None or not len(measured):
             found.append((candidate, "it was not timed"))
             continue
-        ratio = speed.compare(measured, baseline.name, baseline.id, level)
-        latency = speed.latency(measured.candidate, level)
+        ratio = speed.compare(measured, baseline.name, baseline.id, SCREENING_LEVEL)
+        latency = speed.latency(measured.candidate, SCREENING_LEVEL)
         assert ratio is not None
         assert latency is not None
         result = accuracy.compare("val", truth, answers, baseline.artifact.classes, level)
@@ -177,18 +179,18 @@ def _doubt(one: Screened, budget: Budget) -> Doubt | None:
                 "drop",
                 result.drop_lower > budget.max_drop,
                 f"loses {result.drop:.1f} points on val (at least {result.drop_lower:.1f}), "
-                f"{budget.max_drop:g} are allowed",
+                f"{budget.max_drop:g} allowed",
             )
         )
     # Without a wish for speed or size, what is slower than the baseline has nothing to offer.
     wished = budget.min_speedup or (1.0 if budget.max_size_mb is None else None)
     if wished is not None and ratio.ratio < wished:
-        asked = f"{wished:g}× is asked" if budget.min_speedup else "slower than the baseline"
+        asked = f"{wished:g}× asked" if budget.min_speedup else "slower than the baseline"
         said = f"{ratio.ratio:.2f}× in screening, {asked}"
         doubts.append(Doubt("cost", ratio.upper is not None and ratio.upper < wished, said))
     limit = budget.max_latency_ms
     if limit is not None and latency.median_ms > limit:
-        said = f"{latency.median_ms:.2f} ms in screening, {limit:g} ms are allowed"
+        said = f"{latency.median_ms:.2f} ms in screening, {limit:g} ms allowed"
         doubts.append(Doubt("cost", latency.lower_ms is not None and latency.lower_ms > limit, said))
     return max(doubts, key=lambda doubt: (doubt.impossible, doubt.kind == "cost"), default=None)
 

@@ -106,6 +106,7 @@ def _case(run: Run, candidates: Sequence[Candidate], shortlist: Shortlist, budge
     evidence = Evidence(run)
     for candidate in candidates:
         evidence.artifact(candidate)
+        evidence.predictions(candidate, "val")  # the shortlist came from these, whether a row shows them or not
     baseline = candidates[0]
     table = evidence.timings(baseline)
     measured = None if table is None else speed.quartets(table, "judged", baseline.id)
@@ -132,7 +133,7 @@ def _baseline_row(case: _Case) -> CandidateVerdict:
         case.baseline,
         shortlisted=False,
         accuracy=result,
-        latency=_latency(table, "judged", case.level) or _unclaimed_latency(table),
+        latency=_latency(table, "judged", case.level) or _screened_baseline(case),
         throughput=None if table is None else speed.throughput(table),
         outcome="baseline",
         reason="what the candidates are compared with",
@@ -264,5 +265,15 @@ def _latency(table: Any, phase: str, level: float) -> LatencyResult | None:
 
 
 def _unclaimed_latency(table: Any) -> LatencyResult | None:
-    found = _latency(table, "screening", 0.95)
+    return _without_bounds(_latency(table, "screening", 0.95))
+
+
+def _screened_baseline(case: _Case) -> LatencyResult | None:
+    """The baseline as the rival of every candidate in the screening session, which has no A/A control."""
+    tables = [case.evidence.timings(candidate) for candidate in case.candidates[1:]]
+    slots = [speed.quartets(table, "screening", case.baseline.id).rival for table in tables if table is not None]
+    return _without_bounds(speed.latency(np.concatenate(slots), 0.95)) if slots else None
+
+
+def _without_bounds(found: LatencyResult | None) -> LatencyResult | None:
     return None if found is None else found.model_copy(update={"lower_ms": None, "upper_ms": None})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torchstone.core.values import Budget
 from torchstone.core.verdict import CandidateVerdict, ControlResult, SpeedResult, Verdict
+from torchstone.judge import decide
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def _passed(verdict: Verdict, row: CandidateVerdict) -> str:
     assert row.accuracy is not None
     baseline = verdict.rows[0]
     facts = [
-        f"loses at most {max(row.accuracy.drop_upper, 0):.2f} points of top-1 ({row.accuracy.drop:.2f} observed on "
-        f"{row.accuracy.images:,} test images, {100 * verdict.level:g} % confidence)"
+        f"{decide.at_most(row.accuracy)} of top-1 ({row.accuracy.drop:.2f} observed on {row.accuracy.images:,} test "
+        f"images, {100 * verdict.level:g} % confidence)"
     ]
     if row.speed is not None:
         facts.append(f"{_times(row.speed)} as '{baseline.name}'")
@@ -102,5 +103,5 @@ def _passed(verdict: Verdict, row: CandidateVerdict) -> str:
 
 
 def _times(found: SpeedResult) -> str:
-    least = "" if found.lower is None else f" (at least {found.lower:.1f}×)"
-    return f"{found.ratio:.1f}×{least} as fast"
+    least = "" if found.lower is None else f" (at least {found.lower:.2f}×)"
+    return f"{found.ratio:.2f}×{least} as fast"

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,6 @@ from torchstone.core.verdict import CandidateVerdict, Verdict
 from torchstone.report import figures, wording
 from torchstone.report.errors import Errors, errors_of
 from torchstone.report.sessions import Session, session_of
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +56,9 @@ class Training:
     epochs: int
     best_top1: float
     best_epoch: int
-    minutes: float
+    seconds: float
     loss: str
+    """Empty, like ``top1``, where there are too few epochs for a curve."""
     top1: str
 
 
@@ -160,7 +158,7 @@ def _key_numbers(winner: CandidateVerdict, baseline: Row | None, verdict: Verdic
                 value=wording.signed(-accuracy.drop),
                 unit="points",
                 bound=f"a drop of at most {wording.fixed(accuracy.drop_upper)}; {verdict.budget.max_drop:g} allowed",
-                detail=f"{wording.per_cent(accuracy.top1)} % after {wording.per_cent(accuracy.baseline_top1)} %"
+                detail=f"{wording.per_cent(accuracy.top1)} % instead of {wording.per_cent(accuracy.baseline_top1)} %"
                 f" on {wording.count(accuracy.images)} {accuracy.part} images",
             )
         )
@@ -173,13 +171,13 @@ def _key_numbers(winner: CandidateVerdict, baseline: Row | None, verdict: Verdic
                 value=wording.times(winner.speed.ratio).removesuffix("×"),
                 unit="×",
                 bound=f"at least {wording.times(winner.speed.lower)}",
-                detail=f"{wording.milliseconds(latency.median_ms if latency else None)} ms after "
-                f"{wording.milliseconds(before.median_ms if before else None)} ms, against {winner.speed.rival}",
+                detail=f"{wording.milliseconds(latency.median_ms if latency else None)} ms instead of "
+                f"{wording.milliseconds(before.median_ms if before else None)} ms ({winner.speed.rival})",
             )
         )
     if baseline and baseline.verdict.size_mb > 0:
         share = 100 * winner.size_mb / baseline.verdict.size_mb
-        bound, detail = f"{share:.0f} % of the baseline", f"{wording.megabytes(baseline.verdict.size_mb)} MB before"
+        bound, detail = f"{share:.0f} % of the baseline", f"instead of {wording.megabytes(baseline.verdict.size_mb)} MB"
     else:
         bound, detail = "of model files", ""
     numbers.append(
@@ -238,22 +236,25 @@ def _trainings(run: Run) -> list[Training]:
     return [training for _, training in sorted(found, key=lambda pair: (len(pair[0]), pair[0]))]
 
 
-def _training(artifact: Artifact, table: pl.DataFrame, name: str) -> Training:
+def _training(artifact: Artifact, table: Any, name: str) -> Training:
     epochs = table["epoch"].to_list()
     columns = {column: [math.nan if value is None else value for value in table[column].to_list()]
                for column in ("train_loss", "val_loss", "val_top1")}  # fmt: skip
     known = [(top1, -epoch) for epoch, top1 in zip(epochs, columns["val_top1"], strict=True) if math.isfinite(top1)]
     best, at = max(known, default=(math.nan, 0))
+    loss = top1 = ""
+    if len(epochs) >= 3:
+        losses = {"train": columns["train_loss"], "val": columns["val_loss"]}
+        loss = figures.curves(epochs, losses, f"{name}-loss", "Loss by epoch")
+        top1 = figures.curves(epochs, {"val": columns["val_top1"]}, f"{name}-top1", "Top-1 on val by epoch, per cent")
     return Training(
         title=artifact.chain or f"Training of {artifact.architecture}",
         epochs=len(epochs),
         best_top1=best,
         best_epoch=-at,
-        minutes=float(table["seconds"].sum()) / 60,
-        loss=figures.curves(
-            epochs, {"train": columns["train_loss"], "val": columns["val_loss"]}, f"{name}-loss", "Loss by epoch"
-        ),
-        top1=figures.curves(epochs, {"val": columns["val_top1"]}, f"{name}-top1", "Top-1 on val by epoch, per cent"),
+        seconds=float(table["seconds"].sum()),
+        loss=loss,
+        top1=top1,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,6 +51,7 @@ class Limits:
 def scatter(points: Sequence[Point], limits: Limits, *, narrow: bool = False) -> str:
     """Change of accuracy against latency. The narrow one, for telephones, is labelled with the rows' numbers."""
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with matplotlib.rc_context(svg.STYLE):
         width, height = (NARROW, 330) if narrow else (WIDE, 470)
@@ -70,7 +71,7 @@ def scatter(points: Sequence[Point], limits: Limits, *, narrow: bool = False) ->
             (width - right, 8, "latency at batch 1, ms  (left is faster)", "right"),
         ):
             figure.text(x / width, y / height, text, ha=side, color=svg.MUTED, fontsize=svg.FONT_SIZE)
-        _label_points(axes, points, limits, narrow=narrow)
+        _label_points(axes, points, limits, FigureCanvasAgg(figure).get_renderer(), narrow=narrow)
         name = "scatter-narrow" if narrow else "scatter-wide"
         return svg.render(figure, name, f"Change of top-1 against latency for {len(points)} candidates")
 
@@ -95,7 +96,7 @@ def _latency_axis(axes: Axes, points: Sequence[Point], limits: Limits) -> None:
     low, high = min(shown), max(shown)
     if low > 0 and high > 3 * low:
         axes.set_xscale("log")
-        axes.set_xlim(low / (high / low) ** 0.07, high * (high / low) ** 0.09)
+        axes.set_xlim(low / (high / low) ** 0.15, high * (high / low) ** 0.09)
         first, last = axes.get_xlim()
         decades = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
         ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
@@ -105,7 +106,7 @@ def _latency_axis(axes: Axes, points: Sequence[Point], limits: Limits) -> None:
         room = 0.1 * (high - low) or 0.1 * high
         axes.set_xlim(max(0.0, low - room), high + room)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.signed_short(value)))
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
@@ -149,12 +150,10 @@ def _draw_point(axes: Axes, point: Point, floor: float) -> None:
     )  # fmt: skip
 
 
-def _label_points(axes: Axes, points: Sequence[Point], limits: Limits, *, narrow: bool) -> None:
+def _label_points(axes: Axes, points: Sequence[Point], limits: Limits, renderer: Any, *, narrow: bool) -> None:
     """Names (numbers in the narrow figure) beside their points, the tested ones first."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.font_manager import FontProperties
 
-    renderer = FigureCanvasAgg(axes.figure).get_renderer()
     floor = axes.get_ylim()[0]
     order = sorted(points, key=lambda point: (point.kind == "screened", point.latency))
     anchors = [_pixels(axes, point.latency, max(floor, point.change)) for point in order]
@@ -178,10 +177,11 @@ def _label_points(axes: Axes, points: Sequence[Point], limits: Limits, *, narrow
             side, edge = "right", box.right
         near = box.nearest(x, y)
         if math.dist(near, (x, y)) > 13:
-            axes.plot(*zip(inverse.transform((x, y)), inverse.transform(near), strict=True), color=svg.MUTED,
-                      linewidth=0.75, zorder=1)  # fmt: skip
+            ends = inverse.transform([(x, y), near])
+            axes.plot(ends[:, 0], ends[:, 1], color=svg.MUTED, linewidth=0.75, zorder=1)
+        across, up = inverse.transform((edge, (box.bottom + box.top) / 2))
         axes.text(
-            *inverse.transform((edge, (box.bottom + box.top) / 2)), text, ha=side, va="center_baseline", weight=weight,
+            across, up, text, ha=side, va="center_baseline", weight=weight,
             color=svg.MUTED if point.kind == "screened" else svg.INK, zorder=5,
         )  # fmt: skip
 
@@ -218,13 +218,13 @@ def _label(point: Point, floor: float, *, narrow: bool) -> str:
     return f"{name}  {wording.fixed(point.change, 1)}" if point.change < floor else name
 
 
-def curves(epochs: Sequence[int], lines: dict[str, Sequence[float]], name: str, description: str) -> str:
+def curves(epochs: Sequence[int], lines: Mapping[str, Sequence[float]], name: str, description: str) -> str:
     """One panel of a training's history; each line is labelled at its end. A value that is not finite is a gap."""
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(svg.STYLE):
-        width, height = 500, 240
+        width, height = 420, 220
         figure = svg.canvas(width, height)
         axes = figure.add_axes((44 / width, 40 / height, (width - 44 - 54) / width, (height - 40 - 14) / height))
         ends = []
@@ -270,18 +270,28 @@ def quartets(ratios: Sequence[float], lower: float | None, needed: float | None,
         figure = svg.canvas(width, height)
         axes = figure.add_axes((48 / width, 22 / height, (width - 48 - 66) / width, (height - 30) / height))
         median = float(np.median(ratios))
-        axes.plot(range(1, len(ratios) + 1), ratios, "o", color=svg.ACCENT, markersize=5, alpha=0.7, clip_on=False)
         ends = [(median, wording.times(median), svg.ACCENT)]
         axes.axhline(median, color=svg.ACCENT, linewidth=1.5)
         if lower is not None:
             axes.axhline(lower, color=svg.SECOND, linewidth=1.25, linestyle=(0, (4, 3)))
             ends.append((lower, f"≥ {wording.times(lower)}", svg.SECOND))
-        low, high = min(*ratios, lower or median, 0.97 * median), max(*ratios, 1.03 * median)
+        low, high = _usual_range(ratios, lower or median)
         if needed is not None and low - 0.6 * (high - low) <= needed <= high + 0.6 * (high - low):
             low, high = min(low, needed), max(high, needed)
             axes.axhline(needed, color=svg.FAIL, linewidth=1.25, linestyle=(0, (1, 2)))
         room = 0.1 * (high - low)
         axes.set_ylim(low - room, high + room)
+        for number, ratio in enumerate(ratios, start=1):
+            marker = "o" if low <= ratio <= high else "^" if ratio > high else "v"
+            axes.plot(
+                number,
+                min(max(ratio, low - room), high + room),
+                marker,
+                color=svg.ACCENT,
+                markersize=5,
+                alpha=0.7,
+                clip_on=False,
+            )
         axes.set_xlim(0.4, len(ratios) + 0.6)
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
@@ -290,3 +300,14 @@ def quartets(ratios: Sequence[float], lower: float | None, needed: float | None,
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}×"))
         _label_ends(axes, ends, apart=15)
         return svg.render(figure, name, description)
+
+
+def _usual_range(ratios: Sequence[float], lower: float) -> tuple[float, float]:
+    """What the axis shows: all quartets but those far from the rest, which are drawn as arrows at its ends; at least
+    3 % around the median, so that a calm session looks calm."""
+    import numpy as np
+
+    first, median, last = (float(value) for value in np.quantile(ratios, (0.1, 0.5, 0.9)))
+    reach = max(2 * (last - first), 0.03 * median)
+    low, high = max(min(ratios), first - reach), min(max(ratios), last + reach)
+    return min(low, lower, 0.97 * median), max(high, 1.03 * median)

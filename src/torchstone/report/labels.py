@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -43,18 +44,20 @@ def place(
     area: Box,
 ) -> list[Box]:
     """A box for each label, in the order given: the free place nearest to its anchor, and where nothing near is free,
-    the one that covers least. ``lines`` (intervals) are thin, and a label may cross one when the next free place is
-    far. All in pixels."""
+    the one that covers least and that no other anchor is nearer to. ``lines`` (intervals) are thin, and a label may
+    cross one when the next free place is far. All in pixels."""
     placed: list[Box] = []
     for (x, y), (width, height) in zip(anchors, sizes, strict=True):
         taken = [*obstacles, *placed]
 
-        def cost(spot: tuple[Box, float], taken: list[Box] = taken) -> float:
+        def cost(spot: tuple[Box, float], x: float = x, y: float = y, taken: list[Box] = taken) -> float:
             box, distance = spot
             covered = sum(box.overlap(other) for other in taken)
             crossed = sum(box.overlap(line) for line in lines)
             outside = box.area - box.overlap(area)
-            return distance + 0.6 * crossed + 50 * covered + 500 * outside
+            own = math.dist(box.nearest(x, y), (x, y))
+            nearer = sum(math.dist(box.nearest(*other), other) < own for other in anchors if other != (x, y))
+            return distance + 0.6 * crossed + 40 * nearer + 50 * covered + 500 * outside
 
         spots = [
             (_beside(x, y, width, height, direction, step), step + 0.3 * preference)

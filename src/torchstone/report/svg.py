@@ -32,7 +32,7 @@ VARIABLES = {
 
 FONT_SIZE = 12.0
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "torchstone",
     "text.parse_math": False,

@@ -24,6 +24,13 @@ def signed(value: float | None, digits: int = 2) -> str:
     return text if value is None or text.startswith(MINUS) or not text.strip("0.,") else f"+{text}"
 
 
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever is read most easily."""
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
 def signed_short(value: float) -> str:
     """As short as it can be, with its sign: +1, −0.5, 0."""
     return "0" if abs(value) < 1e-9 else f"{value:+.3g}".replace("-", MINUS)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from torchstone.core.contracts import Runner
 from torchstone.core.errors import ArtifactError, nearest
+from torchstone.core.privacy import no_telemetry
 from torchstone.core.values import Artifact, Format, RuntimeOptions
 from torchstone.runtimes import adapt
 
@@ -50,10 +50,8 @@ class Openvino:
 
 
 def import_openvino() -> Any:
-    """The module ``openvino``, without its telemetry: importing it would otherwise send an event over the network
-    and leave files in the home directory. Both openvino and nncf carry on without that package."""
-    if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", cast(Any, None))
+    """The module ``openvino``, without its telemetry."""
+    no_telemetry()
     import openvino
 
     return openvino

@@ -39,7 +39,7 @@ class Torch:
             raise ArtifactError("PyTorch finds no CUDA device here", hint="use --provider cpu; see `torchstone doctor`")
         path = adapt.model_file(artifact, ".safetensors")
         try:
-            module = store.load(artifact).to(options.provider, memory_format=torch.channels_last).eval()
+            module = store.load(artifact).to(options.provider).to(memory_format=torch.channels_last).eval()
         except TorchstoneError:
             raise
         except Exception as error:

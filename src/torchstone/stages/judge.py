@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchstone import stages
 from torchstone.core import console, files
 from torchstone.core.errors import ArtifactError, ConfigError
 from torchstone.core.run import Run, run_of
@@ -15,21 +14,28 @@ from torchstone.evaluate.timing import Comparison
 from torchstone.judge import ledger, power, select
 from torchstone.judge import verdict as verdicts
 from torchstone.judge.select import Shortlist
+from torchstone.stages.compress import build_all, plan_all
+from torchstone.stages.find import BASELINE, candidate_of, find_artifact, split_runtime
+from torchstone.stages.read import Data, opened
 
 SCREENING_QUARTETS = 4
 TIMED_IMAGES = 64
 """Real images that the timed calls take turns with."""
 
 
-def announce(images: int, budget: Budget, looks: int) -> None:
+def announce(data: Data, budget: Budget) -> None:
     """Say, before anything is trained, which margins this test set can show at its next look."""
-    level = ledger.level(budget.confidence, looks + 1)
-    console.say(f"look {looks + 1}, bounds at {100 * level:g} %: {power.statement(images, level)}")
+    if data.run.verdict.exists():
+        return
+    images = data.split.sizes["test"]
+    look = ledger.looks(data.run.ledger, data.split.test_fingerprint) + 1
+    level = ledger.level(budget.confidence, look)
+    console.say(f"look {look}, bounds at {100 * level:g} %: {power.statement(images, level)}")
     if advice := power.advice(images, budget.max_drop / 100, level):
         console.say(f"note: {advice}")
 
 
-def shortlist(data: stages.Data, candidates: Sequence[Candidate], budget: Budget) -> Shortlist:
+def shortlist(data: Data, candidates: Sequence[Candidate], budget: Budget) -> Shortlist:
     """Who meets the test set, by val predictions and a screening session. What was chosen once for the same candidates
     and budget stays chosen: an interrupted run must not choose again after a look."""
     path = data.run.root / "shortlist.json"
@@ -46,7 +52,7 @@ def shortlist(data: stages.Data, candidates: Sequence[Candidate], budget: Budget
     return chosen
 
 
-def finished(data: stages.Data, candidates: Sequence[Candidate], budget: Budget) -> Verdict | None:
+def finished(data: Data, candidates: Sequence[Candidate], budget: Budget) -> Verdict | None:
     """The stored verdict, if it is one on these candidates with this budget and its report was written."""
     run = data.run
     if not (run.verdict.exists() and run.report.exists()):
@@ -57,11 +63,14 @@ def finished(data: stages.Data, candidates: Sequence[Candidate], budget: Budget)
         return None
     same = [row.candidate_id for row in stored.rows] == [one.id for one in candidates]
     whole = stored.winner is None or run.bundle.exists()
-    return stored if same and whole and stored.budget == budget else None
+    if not (same and whole and stored.budget == budget):
+        return None
+    console.say("this run is finished; nothing was measured again")
+    return stored
 
 
 def measure(
-    data: stages.Data,
+    data: Data,
     candidates: Sequence[Candidate],
     timed: Sequence[Candidate],
     free_rival: str | None,
@@ -89,9 +98,7 @@ def measure(
     timing.store(data.run, session)
 
 
-def decide(
-    data: stages.Data, candidates: Sequence[Candidate], chosen: Shortlist, budget: Budget, quartets: int
-) -> Verdict:
+def decide(data: Data, candidates: Sequence[Candidate], chosen: Shortlist, budget: Budget, quartets: int) -> Verdict:
     """Time the shortlist in a fresh session, let it meet the test set in its order, and store the verdict."""
     run = data.run
     timed = [one for one in candidates[1:] if one.id in chosen.order]
@@ -117,31 +124,30 @@ def judge(
 ) -> tuple[Run, Verdict]:
     """Judge stored models in the order given. ``named`` are artifact directories, with ``@RUNTIME`` behind them if
     wanted, or chains that were built from the baseline."""
-    place, runtime = stages.split_runtime(baseline)
-    artifact = stages.find_artifact(place)
-    first = stages.candidate_of(artifact, artifact.chain or stages.BASELINE, runtime, threads)
-    data = stages.opened(run_of(artifact))
+    place, runtime = split_runtime(baseline)
+    artifact = find_artifact(place)
+    first = candidate_of(artifact, artifact.chain or BASELINE, runtime, threads)
+    data = opened(run_of(artifact))
     with files.locked(data.run.root):
         candidates = [first, *(_find(name, first, data, threads) for name in named)]
-        announce(data.split.sizes["test"], budget, ledger.looks(data.run.ledger, data.split.test_fingerprint))
         chosen = select.named(data.run, candidates, [one.id for one in candidates[1:]])
         return data.run, decide(data, candidates, chosen, budget, quartets)
 
 
-def _find(name: str, baseline: Candidate, data: stages.Data, threads: int) -> Candidate:
+def _find(name: str, baseline: Candidate, data: Data, threads: int) -> Candidate:
     """The candidate behind an artifact directory or a chain."""
-    place, runtime = stages.split_runtime(name)
+    place, runtime = split_runtime(name)
     try:
-        artifact = stages.find_artifact(place)
+        artifact = find_artifact(place)
     except ArtifactError as not_there:
         try:
-            plans = stages.plan_all([name])
+            plans = plan_all([name])
         except ConfigError:
             raise not_there from None
-        return stages.build_all(plans, baseline, data, seed=0, skip_impossible=False)[0]
+        return build_all(plans, baseline, data, seed=0, skip_impossible=False)[0]
     if run_of(artifact).root != data.run.root.resolve():
         raise ArtifactError(
             f"'{name}' lies in another run than the baseline",
             hint="both must have been made from the same split: build the chain with torchstone compress",
         )
-    return stages.candidate_of(artifact, artifact.chain or stages.BASELINE, runtime, threads)
+    return candidate_of(artifact, artifact.chain or BASELINE, runtime, threads)

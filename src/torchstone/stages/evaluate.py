@@ -1,0 +1,60 @@
+"""Measure the accuracy of one model."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchstone.core.errors import DataError, nearest
+from torchstone.core.run import run_of
+from torchstone.core.values import Candidate, Part
+from torchstone.data import catalog as catalogs
+from torchstone.data.cache import open_images
+from torchstone.evaluate import metrics, predict
+from torchstone.stages.find import BASELINE, candidate_of, find_artifact, split_runtime
+from torchstone.stages.read import opened
+
+
+def evaluate(model: str, source: str | None, part: Part) -> dict[str, Any]:
+    """Metrics of one model on a part of its run's split, or on all images of another source."""
+    place, runtime = split_runtime(model)
+    artifact = find_artifact(place)
+    candidate = candidate_of(artifact, artifact.chain or BASELINE, runtime, 1)
+    if source is None:
+        data = opened(run_of(artifact))
+        path = data.run.predictions(candidate, part)
+        found = predict.predict(candidate, data.split, part, data.sets(artifact, part)[part], path)
+    else:
+        found = _on_other_images(candidate, source)
+    matrix = metrics.confusion(found.labels, metrics.predicted_classes(found.scores), len(artifact.classes))
+    return {
+        "model": candidate.name,
+        "runtime": candidate.runtime,
+        "images": len(found),
+        "part": part if source is None else source,
+        "size_mb": artifact.size_mb,
+        **metrics.summary(found.labels, found.scores),
+        "recall": dict(zip(artifact.classes, (float(value) for value in metrics.recall(matrix)), strict=True)),
+        "confusion": matrix.tolist(),
+    }
+
+
+def _on_other_images(candidate: Candidate, source: str) -> predict.Predictions:
+    """Predictions on a whole source; its classes must be among the model's."""
+    artifact = candidate.artifact
+    with tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
+        catalog = catalogs.read(source, Path(scratch) / "data")
+        unknown = [name for name in catalog.classes if name not in artifact.classes]
+        if unknown:
+            raise DataError(
+                f"'{source}' has the class '{unknown[0]}', which the model does not know",
+                hint=nearest(unknown[0], artifact.classes),
+            )
+        images = open_images(catalog, None, None, artifact.preprocess, Path(scratch) / "cache")
+        numbers = np.array([artifact.classes.index(name) for name in catalog.classes])
+        found = predict.answer(candidate, images, source)
+        return dataclasses.replace(found, labels=numbers[images.labels])

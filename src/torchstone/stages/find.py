@@ -1,0 +1,61 @@
+"""From what a user names to an artifact, and from an artifact to a candidate."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torchstone.core import files, registry
+from torchstone.core.artifact import load_artifact
+from torchstone.core.errors import ArtifactError
+from torchstone.core.values import Artifact, Candidate, RuntimeOptions
+from torchstone.runtimes import default_runtime
+
+BASELINE = "torch"
+STEP_NAMES = re.compile(r"(?:^|\+)([a-z0-9_]+)")
+
+
+def baseline_of(artifact: Artifact, threads: int = 1) -> Candidate:
+    """The artifact in the runtime of its own format: what the others are compared with."""
+    return candidate_of(artifact, artifact.chain or BASELINE, None, threads)
+
+
+def candidate_of(artifact: Artifact, name: str, runtime: str | None, threads: int) -> Candidate:
+    """The artifact in ``runtime`` (by default that of its format), in the arithmetic it was made for."""
+    return Candidate(
+        name=name,
+        artifact=artifact,
+        runtime=runtime or default_runtime(artifact.format),
+        options=RuntimeOptions(threads=threads, precision=artifact.precision),
+        free=artifact.chain != "" and all(registry.steps.get(step).free for step in STEP_NAMES.findall(artifact.chain)),
+    )
+
+
+def find_artifact(model: str) -> Artifact:
+    """The artifact behind a path: an artifact's own directory, or a run, whose trained model it is."""
+    place = Path(model)
+    if (place / "artifact.json").exists():
+        return load_artifact(place)
+    trained_ones = [
+        path.parent
+        for path in place.glob("artifacts/*/artifact.json")
+        if files.read_json(path)["made_by"]["step"] == "train"
+    ]
+    if len(trained_ones) == 1:
+        return load_artifact(trained_ones[0])
+    if trained_ones:
+        names = ", ".join(sorted(path.name for path in trained_ones))
+        raise ArtifactError(f"'{model}' holds several trained models: {names}", hint="name one of them")
+    raise ArtifactError(
+        f"'{model}' is neither an artifact nor a run with a trained model",
+        hint="torchstone train DATA makes one, below runs/NAME/artifacts",
+    )
+
+
+def split_runtime(model: str) -> tuple[str, str | None]:
+    """``DIRECTORY@RUNTIME`` → both."""
+    place, _, runtime = model.rpartition("@")
+    if not place or Path(model).exists():
+        return model, None
+    registry.runtimes.get(runtime)
+    return place, runtime
