@@ -2,8 +2,8 @@
 #
 #   PYTHON=python3.12     the Python that .venv is made with
 #   VENV=/some/where      another place for the environment
-#   TORCH_INDEX=URL       where torch comes from when .venv is made; the build for CPUs only saves 4 GB of CUDA libraries:
-#                         make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   TORCH_INDEX=URL       where torch comes from when .venv is made; the index of the CPU-only builds (PyTorch's
+#                         installation page names it) saves 4 GB of CUDA libraries
 #   PYTEST_ARGS="-k int8" more arguments for pytest
 
 VENV ?= .venv
@@ -55,7 +55,7 @@ $(VENV)/.runtime: pyproject.toml
 	@$(PYTHON) -c '$(SUPPORTED)' || { echo "'$(PYTHON)' is not a Python 3.11 to 3.13 with venv" >&2; exit 2; }
 	@$(PIP) --version >/dev/null 2>&1 || { echo "$(PYTHON) -m venv $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
-ifdef TORCH_INDEX
+ifneq ($(strip $(TORCH_INDEX)),)
 	$(PIP) install --index-url '$(TORCH_INDEX)' 'torch>=2.6' 'torchvision>=0.21'
 endif
 	$(PIP) install --editable '.[$(EXTRAS)]'

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchstone.core.errors import ArtifactError, ConfigError
@@ -144,6 +144,21 @@ def test_the_header_tells_conditions_and_costs(measured: timing.Session) -> None
     assert 0 < header["computing_seconds"] <= header["measuring_seconds"]
 
 
+def test_every_runtime_can_be_timed_with_its_options(
+    candidates: dict[str, Candidate], pixels: np.ndarray, short: None
+) -> None:
+    threads = min(2, usable_cores())
+    baseline, *others = (
+        one.model_copy(update={"options": one.options.model_copy(update={"threads": threads})})
+        for one in candidates.values()
+    )
+    pairs = [Comparison(one, baseline) for one in others]
+    session = timing.session(pairs, control=None, quartets=1, batch=5, phase="screening", pixels=pixels)
+    assert set(session.tables) == {one.id for one in others}
+    assert all(set(table["batch"]) == {5} for table in session.tables.values())
+    assert {len(cores) for cores in session.header["affinity"].values()} == {threads}
+
+
 def test_a_repeated_phase_replaces_the_old_one_and_keeps_the_other(
     measured: timing.Session, candidates: dict[str, Candidate], pixels: np.ndarray, short: None, tmp_path: Path
 ) -> None:
@@ -170,6 +185,7 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
         timing.load_timings(tmp_path / "timings.parquet")
 
 
+@settings(deadline=None)
 @given(comparisons=st.integers(1, 9), quartets=st.integers(1, 40), name=st.text(min_size=1))
 def test_a_schedule_is_complete_and_drawn_from_its_session(comparisons: int, quartets: int, name: str) -> None:
     plan = timing.schedule(name, comparisons, quartets)

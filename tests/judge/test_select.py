@@ -139,3 +139,14 @@ def test_a_tiny_val_set_on_which_everything_changes_still_gives_an_order(world: 
     world.add("other", ms=1.0, lost=(376, 0), gained=(24, 0))
     world.time("screening", 6)
     assert not select.shortlist(world.run, world.candidates, Budget(max_drop=1.0)).order
+
+
+def test_a_compression_that_is_hardly_slower_than_the_free_rival_is_tested_all_the_same(world: World) -> None:
+    world.add("torch", ms=4.0, runtime="torch")
+    world.add("onnx", ms=0.50, free=True)
+    world.add("int8", ms=0.52, lost=(1, 1))
+    world.add("slow int8", ms=0.9, lost=(1, 1))
+    world.time("screening", 4)
+    found = select.shortlist(world.run, world.candidates, Budget(max_drop=1.0))
+    assert names(world, found) == ["onnx", "int8"]
+    assert "'onnx' is as safe on val or safer" in reasons(world, found)["slow int8"]

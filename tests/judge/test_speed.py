@@ -145,9 +145,13 @@ def test_a_control_around_one_is_clean() -> None:
 
 
 def test_a_control_that_prefers_one_of_two_equals_voids_the_session() -> None:
-    found = control([1.02 + number / 1000 for number in range(16)])
+    found = control([1.021 + number / 1000 for number in range(16)])
     assert found.outcome == "void"
-    assert "misses 1" in found.reason
+    assert "outside 0.98-1.02" in found.reason
+
+
+def test_a_control_that_prefers_one_by_less_than_two_per_cent_is_clean() -> None:
+    assert control([1.005 + number / 2000 for number in range(16)]).outcome == "clean"
 
 
 def test_a_control_that_scatters_leaves_the_session_undecided() -> None:

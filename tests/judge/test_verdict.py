@@ -122,6 +122,7 @@ def test_the_images_still_needed_would_probably_decide_it(world: World) -> None:
     assert found.outcome == "undecided"
     # 1 % disagreement, 0.5 points lost: 0.01 * (1.96 + 0.84)² / 0.005² = 3140 in all
     assert found.images_needed == 3140 - 800
+    assert found.reason.endswith("about 2,340 more test images would probably decide it")
 
 
 def test_a_later_look_needs_a_stronger_answer(world: World) -> None:
@@ -144,12 +145,15 @@ def test_an_unsteady_clock_touches_speed_and_latency_alone(world: World) -> None
     void = judged(world, Budget(max_drop=1.0, min_speedup=1.5, max_latency_ms=5, max_size_mb=1), second_process=1.1)
     assert [decision.outcome for decision in void.rows[1].decisions] == ["pass", "void", "void", "pass"]
     assert (void.outcome, void.winner) == ("void", None)
-    assert "the clock cannot be trusted" in void.sentence
+    assert "the clock of this session cannot be trusted" in void.sentence
+    assert void.rows[1].speed is not None
+    assert (void.rows[1].speed.ratio, void.rows[1].speed.lower) == (pytest.approx(2.0, rel=0.02), None)
 
     accuracy_alone = judged(world, Budget(max_drop=1.0), second_process=1.1)
     assert accuracy_alone.outcome == "pass"
     assert accuracy_alone.worth_compressing is None
     assert "the clock cannot tell" in accuracy_alone.sentence
+    assert "×" not in accuracy_alone.sentence
 
 
 def test_times_from_a_session_without_its_own_control_decide_nothing(world: World) -> None:

@@ -87,9 +87,8 @@ def plan(text: str, *, start: Format = "torch", check_packages: bool = True) -> 
     made_by, now = "the model", start
     for step in asked:
         wanted = _wanted_formats(step)
-        planned += _conversions(
-            now, wanted, f"'{step.name}' takes {' or '.join(wanted)}, {made_by} made {now}", step.name
-        )
+        problem = f"'{step.name}' takes {' or '.join(wanted)}, {made_by} made {now}"
+        planned += _conversions(now, wanted, problem, f"put '{step.name}' before {made_by}")
         now = _format_after(planned, start)
         planned.append(step)
         now, made_by = step.step.produces or now, f"'{step.name}'"

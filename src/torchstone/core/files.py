@@ -89,6 +89,8 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if [path.name for path in directory.iterdir()] == [".lock"]:  # nothing came of it
+            shutil.rmtree(directory)
 
 
 def sha256(path: Path) -> str:

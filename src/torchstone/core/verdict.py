@@ -35,7 +35,9 @@ class SpeedResult(Value):
     rival_id: str
     quartets: int
     ratio: float = Field(description="median over the quartets")
-    lower: float | None = Field(description="one-sided bound at the verdict's level; None: too few quartets for one")
+    lower: float | None = Field(
+        description="one-sided bound at the verdict's level; None: too few quartets, or no clean A/A control"
+    )
     upper: float | None
 
 

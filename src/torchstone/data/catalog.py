@@ -96,13 +96,12 @@ def source_digest(source: str) -> str:
     """Changes when the source does: over the names, labels, sizes and times of its files, none of which is opened."""
     root, name = find_reader(source)
     listing = readers.ready(name).listing(root)
+    place = Path(root)
+    beside = sorted(place.iterdir()) if place.is_dir() else []
     stats = []
-    for path in [Path(root), *(Path(root) / path for path in listing.paths)]:
-        try:
+    for path in [place, *beside, *(place / path for path in listing.paths)]:
+        if path.is_file():  # the images of some sources are not files of their own
             stat = path.stat()
-        except OSError:  # the images of this source are not files of their own
-            continue
-        if path.is_file():
             stats.append([stat.st_size, stat.st_mtime_ns])
     return files.digest([name, root, listing.classes, list(listing.paths), list(listing.labels), stats])
 

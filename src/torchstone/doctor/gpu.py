@@ -50,8 +50,7 @@ def _compare(context: Machine, build: TorchBuild | None, driver: str, limit: str
         return _finding(
             "warning",
             f"{fallback}: this torch was built without CUDA",
-            "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/"
-            + (f"cu{limit.replace('.', '')}" if limit else "cu126"),
+            _reinstall(f"CUDA {limit}" if limit else "CUDA"),
         )
     hidden = context.environ.get("CUDA_VISIBLE_DEVICES")
     if not build.devices and hidden is not None:
@@ -68,8 +67,7 @@ def _compare(context: Machine, build: TorchBuild | None, driver: str, limit: str
         return _finding(
             "warning",
             f"{fallback}: {why}",
-            f"update the driver, or: pip install --force-reinstall torch torchvision --index-url "
-            f"https://download.pytorch.org/whl/cu{(limit or build.cuda).replace('.', '')}",
+            f"update the driver, or {_reinstall(f'CUDA {limit or build.cuda}')}",
         )
     strange = [f"{name} is {its}" for name, its in build.devices if not _covered(its, build.architectures)]
     if strange:
@@ -104,9 +102,16 @@ def _no_gpu(build: TorchBuild | None) -> Finding:
         return _finding(
             "info",
             f"{message}; 4 GB of CUDA libraries lie unused beside torch {build.version} (CUDA {build.cuda})",
-            "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu",
+            _reinstall("CPU"),
         )
     return _finding("info", message)
+
+
+def _reinstall(build: str) -> str:
+    return (
+        f"pip install --force-reinstall torch torchvision --index-url URL, with the URL that PyTorch's installation page "
+        f"gives for {build}"
+    )
 
 
 def _covered(device: str, architectures: tuple[str, ...]) -> bool:

@@ -22,12 +22,11 @@ def drop(result: AccuracyResult, budget: Budget, level: float) -> Decision:
         outcome, reason = "fail", f"loses at least {result.drop_lower:.2f} points, {margin:g} allowed"
     else:
         outcome = "undecided"
-        more = images_needed(result, budget, level)
-        helps = (
-            f"no number of images helps if it really loses {result.drop:.2f}"
-            if more is None
-            else f"about {more:,} more test images would probably decide it"
-        )
+        more, at_best = images_needed(result, budget, level), _more_images(result, budget, 0.0, level)
+        helps = f"no number of images helps if it really loses {result.drop:.2f}"
+        if more is not None:
+            helps = f"about {more:,} more test images would probably decide it"
+            helps += f" ({at_best:,} if it really loses nothing)" if at_best is not None and 1 < at_best < more else ""
         observed = f"{'loses' if result.drop >= 0 else 'gains'} {abs(result.drop):.2f} points"
         reason = f"{observed}, but may lose {result.drop_upper:.2f}, {margin:g} allowed: {helps}"
     return Decision(criterion="drop", outcome=outcome, reason=reason)
@@ -42,10 +41,7 @@ def at_most(result: AccuracyResult) -> str:
 def images_needed(result: AccuracyResult, budget: Budget, level: float) -> int | None:
     """More test images that would probably show the margin, at the disagreement and the drop observed (a gain counts
     as no drop). None when the drop observed is as large as the margin."""
-    needed = power.images_needed(
-        budget.max_drop / 100, (result.lost + result.gained) / result.images, max(result.drop, 0.0) / 100, level
-    )
-    return None if needed is None else max(1, needed - result.images)
+    return _more_images(result, budget, max(result.drop, 0.0), level)
 
 
 def speedup(result: SpeedResult | None, wanted: float, clock: ControlResult | None) -> Decision:
@@ -94,15 +90,18 @@ def together(decisions: Sequence[Decision]) -> tuple[Outcome, str]:
     raise ValueError("there is nothing to decide")
 
 
+def _more_images(result: AccuracyResult, budget: Budget, drop: float, level: float) -> int | None:
+    disagreement = (result.lost + result.gained) / result.images
+    needed = power.images_needed(budget.max_drop / 100, disagreement, drop / 100, level)
+    return None if needed is None else max(1, needed - result.images)
+
+
 def _by_the_clock(decision: Decision, clock: ControlResult | None) -> Decision:
     """A decision about time is worth no more than the session's A/A control."""
-    if clock is None:
-        return decision.model_copy(
-            update={"outcome": "void", "reason": f"{decision.reason}; but its session has no A/A control"}
-        )
-    if clock.outcome == "clean":
+    if clock is not None and clock.outcome == "clean":
         return decision
-    return decision.model_copy(update={"outcome": clock.outcome, "reason": f"{decision.reason}; but {clock.reason}"})
+    outcome, why = ("void", "its session has no A/A control") if clock is None else (clock.outcome, clock.reason)
+    return decision.model_copy(update={"outcome": outcome, "reason": f"its {decision.criterion} is not judged: {why}"})
 
 
 _GRAVEST_FIRST: tuple[Outcome, ...] = ("fail", "void", "undecided", "pass")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from torchstone.judge import accuracy, decide, ledger, select, speed, winner
 from torchstone.judge.evidence import Evidence
 from torchstone.judge.select import Shortlist
 
+TimeT = TypeVar("TimeT", SpeedResult | None, LatencyResult | None)
 NOT_PREDICTED = "it has not met the test set yet"
 
 
@@ -129,11 +130,14 @@ def _baseline_row(case: _Case) -> CandidateVerdict:
     result = _accuracy(case, case.baseline, part)
     if result is not None:  # it is the same model: there is nothing to bound
         result = result.model_copy(update={"drop_upper": 0.0, "drop_lower": 0.0})
+    latency = _latency(table, "judged", case.level)
+    if case.control is None or case.control.outcome != "clean":
+        latency = _without_bounds(latency)
     return _row(
         case.baseline,
         shortlisted=False,
         accuracy=result,
-        latency=_latency(table, "judged", case.level) or _screened_baseline(case),
+        latency=latency or _screened_baseline(case),
         throughput=None if table is None else speed.throughput(table),
         outcome="baseline",
         reason="what the candidates are compared with",
@@ -169,11 +173,8 @@ def _judged_row(case: _Case, candidate: Candidate) -> CandidateVerdict:
     if result is None:
         return _untested_row(case, candidate, NOT_PREDICTED, shortlisted=True)
     table, budget, level = case.evidence.timings(candidate), case.budget, case.level
-    measured = None if table is None else speed.quartets(table, "judged", case.baseline.id)
-    faster = _speed(table, "judged", case.baseline, level)
-    latency = _latency(table, "judged", level)
-    # A control speaks only for the session that it was part of.
-    clock = case.control if measured is not None and measured.sessions <= case.control_sessions else None
+    clock = _clock(case, table)
+    faster, latency = _speed(table, "judged", case.baseline, level), _latency(table, "judged", level)
     decisions: list[Decision] = [decide.drop(result, budget, level)]
     if budget.min_speedup is not None:
         decisions.append(decide.speedup(faster, budget.min_speedup, clock))
@@ -182,13 +183,19 @@ def _judged_row(case: _Case, candidate: Candidate) -> CandidateVerdict:
     if budget.max_size_mb is not None:
         decisions.append(decide.size(candidate.artifact.size_mb, budget.max_size_mb))
     outcome, reason = decide.together(decisions)
+    rivals = {
+        "speed": case.baseline,
+        "same_runtime": select.same_runtime_rival(case.candidates, candidate),
+        "free_rival": _free_rival(case, candidate),
+    }
+    times: dict[str, Any] = {name: _speed(table, "judged", rival, level) for name, rival in rivals.items()}
+    if clock is None or clock.outcome != "clean":
+        times, latency = {name: _without_bounds(found) for name, found in times.items()}, _without_bounds(latency)
     return _row(
         candidate,
         shortlisted=True,
         accuracy=result,
-        speed=faster or _unclaimed_speed(table, case.baseline),
-        same_runtime=_speed(table, "judged", select.same_runtime_rival(case.candidates, candidate), level),
-        free_rival=_speed(table, "judged", _free_rival(case, candidate), level),
+        **{name: found or _unclaimed_speed(table, rivals[name]) for name, found in times.items()},
         latency=latency or _unclaimed_latency(table),
         throughput=None if table is None else speed.throughput(table),
         decisions=tuple(decisions),
@@ -213,6 +220,12 @@ def _untested_row(case: _Case, candidate: Candidate, reason: str, *, shortlisted
         outcome="not tested",
         reason=reason,
     )
+
+
+def _clock(case: _Case, table: Any) -> ControlResult | None:
+    """The A/A control of the session in which a candidate was judged: a control speaks for no other session."""
+    measured = None if table is None else speed.quartets(table, "judged", case.baseline.id)
+    return case.control if measured is not None and measured.sessions <= case.control_sessions else None
 
 
 def _row(candidate: Candidate, **found: Any) -> CandidateVerdict:
@@ -249,12 +262,6 @@ def _speed(table: Any, phase: str, rival: Candidate | None, level: float) -> Spe
     return speed.compare(speed.quartets(table, phase, rival.id), rival.name, rival.id, level)
 
 
-def _unclaimed_speed(table: Any, rival: Candidate | None) -> SpeedResult | None:
-    """The ratio of the screening session; its few quartets order candidates and bound nothing."""
-    found = _speed(table, "screening", rival, 0.95)
-    return None if found is None else found.model_copy(update={"lower": None, "upper": None})
-
-
 def _latency(table: Any, phase: str, level: float) -> LatencyResult | None:
     """Over all of the candidate's slots at batch 1 in this phase, whichever rival they alternated with."""
     if table is None:
@@ -264,16 +271,26 @@ def _latency(table: Any, phase: str, level: float) -> LatencyResult | None:
     return speed.latency(np.concatenate(slots), level) if slots else None
 
 
+def _unclaimed_speed(table: Any, rival: Candidate | None) -> SpeedResult | None:
+    """The ratio of the screening session; its few quartets order candidates and bound nothing."""
+    return _without_bounds(_speed(table, "screening", rival, select.SCREENING_LEVEL))
+
+
 def _unclaimed_latency(table: Any) -> LatencyResult | None:
-    return _without_bounds(_latency(table, "screening", 0.95))
+    return _without_bounds(_latency(table, "screening", select.SCREENING_LEVEL))
 
 
 def _screened_baseline(case: _Case) -> LatencyResult | None:
     """The baseline as the rival of every candidate in the screening session, which has no A/A control."""
     tables = [case.evidence.timings(candidate) for candidate in case.candidates[1:]]
     slots = [speed.quartets(table, "screening", case.baseline.id).rival for table in tables if table is not None]
-    return _without_bounds(speed.latency(np.concatenate(slots), 0.95)) if slots else None
+    return _without_bounds(speed.latency(np.concatenate(slots), select.SCREENING_LEVEL)) if slots else None
 
 
-def _without_bounds(found: LatencyResult | None) -> LatencyResult | None:
-    return None if found is None else found.model_copy(update={"lower_ms": None, "upper_ms": None})
+def _without_bounds(found: TimeT) -> TimeT:
+    """The estimate alone: what was not judged, or by a clock that cannot be trusted, bounds nothing."""
+    if isinstance(found, SpeedResult):
+        return found.model_copy(update={"lower": None, "upper": None})
+    if isinstance(found, LatencyResult):
+        return found.model_copy(update={"lower_ms": None, "upper_ms": None})
+    return found

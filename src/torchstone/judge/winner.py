@@ -65,11 +65,11 @@ def sentence(verdict: Verdict) -> str:
     last = next((row for row in _met(verdict) if row.outcome != "pass"), None)
     if last is None:
         return "Nothing has met the test set yet."
-    if last.outcome == "fail":
-        return f"Nothing passed: '{last.name}' {last.reason} ({100 * verdict.level:g} % confidence)."
-    if last.outcome == "void":
-        return f"Nothing is claimed, for the clock cannot be trusted: '{last.name}' {last.reason}."
-    return f"Cannot tell from {verdict.test_images:,} test images: '{last.name}' {last.reason}."
+    said = {
+        "fail": f"Nothing passed (at {100 * verdict.level:g} % confidence)",
+        "void": "Nothing is claimed, for the clock of this session cannot be trusted",
+    }.get(last.outcome, "Cannot tell yet")
+    return f"{said}. '{last.name}': {last.reason}."
 
 
 def _met(verdict: Verdict) -> list[CandidateVerdict]:
@@ -85,7 +85,7 @@ def _passed(verdict: Verdict, row: CandidateVerdict) -> str:
         f"{decide.at_most(row.accuracy)} of top-1 ({row.accuracy.drop:.2f} observed on {row.accuracy.images:,} test "
         f"images, {100 * verdict.level:g} % confidence)"
     ]
-    if row.speed is not None:
+    if row.speed is not None and row.speed.lower is not None:
         facts.append(f"{_times(row.speed)} as '{baseline.name}'")
     if row.free_rival is not None and verdict.worth_compressing:
         facts.append(f"{_times(row.free_rival)} as '{row.free_rival.rival}', which costs nothing")
@@ -97,7 +97,7 @@ def _passed(verdict: Verdict, row: CandidateVerdict) -> str:
         return f"Not worth it: what passes is not proven faster than '{baseline.name}'. {said}."
     if verdict.worth_compressing is None:
         left = next((other for other in _met(verdict) if other.outcome in ("undecided", "void")), None)
-        doubt = f"'{left.name}' {left.reason}" if left is not None else "the clock cannot tell how much faster it is"
+        doubt = f"'{left.name}' {left.reason}" if left is not None else "the clock cannot tell how fast it is"
         return f"Ship {said}. Open: {doubt}."
     return f"Ship {said}."
 

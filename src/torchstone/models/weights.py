@@ -47,8 +47,6 @@ def packaged_state(name: str) -> dict[str, torch.Tensor]:
     shape; the logits are bit-identical to those of the package ``efficientnet_lite_pytorch``.
     """
     known = PACKAGED[name]
-    if missing_packages((known.package,)):
-        raise MissingPackageError(f"--weights {name}", [known.package])
     path = getattr(importlib.import_module(known.package), known.locator).get_model_file_path()
     theirs = torch.load(path, map_location="cpu", weights_only=True)
     ours = zoo.build(known.architecture, classes=IMAGENET_CLASSES).state_dict()
@@ -57,20 +55,30 @@ def packaged_state(name: str) -> dict[str, torch.Tensor]:
     return dict(zip(ours, theirs.values(), strict=True))
 
 
-def read(source: str) -> dict[str, torch.Tensor]:
-    """Tensors from a packaged name, a ``.safetensors`` file, or a ``.pt``/``.pth`` file (never unpickled)."""
+def locate(source: str) -> Path | None:
+    """The file behind ``source``; None for packaged weights. An error with a hint where there is nothing."""
     if source in PACKAGED:
-        return packaged_state(source)
+        if missing_packages((PACKAGED[source].package,)):
+            raise MissingPackageError(f"--weights {source}", [PACKAGED[source].package])
+        return None
     path = Path(source)
     if not path.is_file():
         raise ConfigError(f"--weights '{source}' is neither a file nor a known name", hint=nearest(source, PACKAGED))
+    return path
+
+
+def read(source: str) -> dict[str, torch.Tensor]:
+    """Tensors from a packaged name, a ``.safetensors`` file, or a ``.pt``/``.pth`` file (never unpickled)."""
+    path = locate(source)
+    if path is None:
+        return packaged_state(source)
     if path.suffix == ".safetensors":
         return store.load_state(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, EOF and runtime errors for a foreign file
         raise ArtifactError(
-            f"'{path}' does not hold plain weights: {str(error).splitlines()[0]}",
+            f"'{path}' does not hold plain weights: {str(error).partition(chr(10))[0] or type(error).__name__}",
             hint="save the state_dict as safetensors; files that need unpickling are refused",
         ) from None
     for key in ("state_dict", "model", "model_state_dict"):

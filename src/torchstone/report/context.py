@@ -240,7 +240,7 @@ def _training(artifact: Artifact, table: Any, name: str) -> Training:
     epochs = table["epoch"].to_list()
     columns = {column: [math.nan if value is None else value for value in table[column].to_list()]
                for column in ("train_loss", "val_loss", "val_top1")}  # fmt: skip
-    known = [(top1, -epoch) for epoch, top1 in zip(epochs, columns["val_top1"], strict=True) if math.isfinite(top1)]
+    known = [(top1, epoch) for epoch, top1 in zip(epochs, columns["val_top1"], strict=True) if math.isfinite(top1)]
     best, at = max(known, default=(math.nan, 0))
     loss = top1 = ""
     if len(epochs) >= 3:
@@ -251,7 +251,7 @@ def _training(artifact: Artifact, table: Any, name: str) -> Training:
         title=artifact.chain or f"Training of {artifact.architecture}",
         epochs=len(epochs),
         best_top1=best,
-        best_epoch=-at,
+        best_epoch=at,
         seconds=float(table["seconds"].sum()),
         loss=loss,
         top1=top1,

@@ -27,7 +27,7 @@ def signed(value: float | None, digits: int = 2) -> str:
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours, whichever is read most easily."""
     if seconds < 120:
-        return f"{seconds:.0f} seconds"
+        return f"{seconds:.{0 if seconds >= 10 else 1}f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 

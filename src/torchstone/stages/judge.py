@@ -16,6 +16,7 @@ from torchstone.judge import verdict as verdicts
 from torchstone.judge.select import Shortlist
 from torchstone.stages.compress import build_all, plan_all
 from torchstone.stages.find import BASELINE, candidate_of, find_artifact, split_runtime
+from torchstone.stages.publish import publish
 from torchstone.stages.read import Data, opened
 
 SCREENING_QUARTETS = 4
@@ -123,7 +124,8 @@ def judge(
     baseline: str, named: Sequence[str], budget: Budget, *, quartets: int = 16, threads: int = 1
 ) -> tuple[Run, Verdict]:
     """Judge stored models in the order given. ``named`` are artifact directories, with ``@RUNTIME`` behind them if
-    wanted, or chains that were built from the baseline."""
+    wanted, or chains of the baseline, which are built where they are not yet. The verdict, the bundle and the report
+    of the run are then those of this judgement."""
     place, runtime = split_runtime(baseline)
     artifact = find_artifact(place)
     first = candidate_of(artifact, artifact.chain or BASELINE, runtime, threads)
@@ -131,7 +133,9 @@ def judge(
     with files.locked(data.run.root):
         candidates = [first, *(_find(name, first, data, threads) for name in named)]
         chosen = select.named(data.run, candidates, [one.id for one in candidates[1:]])
-        return data.run, decide(data, candidates, chosen, budget, quartets)
+        verdict = decide(data, candidates, chosen, budget, quartets)
+        publish(data.run, candidates, verdict)
+        return data.run, verdict
 
 
 def _find(name: str, baseline: Candidate, data: Data, threads: int) -> Candidate:

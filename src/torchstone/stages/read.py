@@ -10,6 +10,7 @@ from torchstone.audit import audit as run_checks
 from torchstone.config import Settings, to_toml
 from torchstone.core import files, machine
 from torchstone.core.contracts import ImageSet
+from torchstone.core.errors import DataError
 from torchstone.core.run import Run
 from torchstone.core.values import PARTS, Artifact, Catalog, Finding, Part, Split
 from torchstone.data import catalog as catalogs
@@ -43,12 +44,16 @@ def read(settings: Settings) -> Data:
     }
     stamp = run.data / "source.json"
     if not stamp.exists() or files.read_json(stamp) != source:
-        stamp.unlink(missing_ok=True)
-        catalog = catalogs.read(settings.data, run.data)
-        splits.split(catalog, run.data, seed=settings.seed, test_fraction=settings.test_fraction)
+        files.remove(run.data)
+        try:
+            catalog = catalogs.read(settings.data, run.data)
+            splits.split(catalog, run.data, seed=settings.seed, test_fraction=settings.test_fraction)
+        except DataError:
+            files.remove(run.data)
+            raise
         files.write_json(run.environment, machine.environment())
-        files.write_text(run.config, to_toml(settings))
         files.write_json(stamp, source)
+    files.write_text(run.config, to_toml(settings))
     return opened(run)
 
 

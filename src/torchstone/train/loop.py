@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from torchstone.core import console, machine, seeding
 from torchstone.core.contracts import ImageSet
-from torchstone.core.errors import DataError, TrainingError
-from torchstone.data.augment import augment, check_policy
+from torchstone.core.errors import ArtifactError, DataError, TrainingError
+from torchstone.data.augment import augment
 from torchstone.models.deployable import Deployable
 from torchstone.train import checkpoint, optim
 from torchstone.train.recipe import Recipe
@@ -38,7 +38,8 @@ class Progress:
     loss_sum: float = 0.0
     seen: int = 0
     seconds: float = 0.0
-    best_top1: float = -1.0
+    best: tuple[float, float] = (-1.0, 0.0)
+    """Top-1 and negative loss on val (to four digits) of the best epoch so far."""
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -48,7 +49,6 @@ def fit(model: Deployable, train: ImageSet, val: ImageSet, recipe: Recipe, seed:
 
     ``directory`` keeps the checkpoints; what an earlier, interrupted call left there is continued.
     """
-    check_policy(recipe.augment)
     if len(train) < recipe.batch:
         raise DataError(
             f"{len(train)} training images do not fill one batch of {recipe.batch}",
@@ -59,7 +59,7 @@ def fit(model: Deployable, train: ImageSet, val: ImageSet, recipe: Recipe, seed:
     optimiser = optim.optimiser(model.network, recipe)
     progress = Progress()
     if (directory / LAST).exists():
-        progress = Progress(**checkpoint.restore(directory / LAST, model.network, optimiser))
+        progress = _continued(checkpoint.restore(directory / LAST, model.network, optimiser), directory)
         console.say(f"training goes on from epoch {progress.epoch + 1}, batch {progress.step + 1}")
     while progress.epoch < recipe.epochs and progress.epoch - progress.best_epoch < recipe.patience:
         _epoch(model, optimiser, train, recipe, seed, progress, directory)
@@ -67,6 +67,16 @@ def fit(model: Deployable, train: ImageSet, val: ImageSet, recipe: Recipe, seed:
     checkpoint.restore(directory / BEST, model.network, optimiser)
     model.eval()
     return progress
+
+
+def _continued(stored: dict[str, Any], directory: Path) -> Progress:
+    try:
+        return Progress(**stored)
+    except TypeError:
+        raise ArtifactError(
+            f"the checkpoint in '{directory}' was written by another version of torchstone",
+            hint=f"delete '{directory}': training starts again from the beginning",
+        ) from None
 
 
 def autocast(precision: str) -> Any:
@@ -176,7 +186,8 @@ def _close_epoch(
         f"val top-1 {val_top1:.2f} %  {progress.seconds:.0f} s"
     )
     progress.step, progress.loss_sum, progress.seen, progress.seconds = 0, 0.0, 0, 0.0
-    if val_top1 >= progress.best_top1:
-        progress.best_top1, progress.best_epoch = val_top1, progress.epoch
+    found = (val_top1, -round(val_loss, 4))
+    if found > tuple(progress.best):  # a checkpoint gives a list back
+        progress.best, progress.best_epoch = found, progress.epoch
         checkpoint.save(directory / BEST, model.network, optimiser, vars(progress))
     checkpoint.save(directory / LAST, model.network, optimiser, vars(progress))

@@ -23,7 +23,9 @@ class Recipe(Value):
     clip: float = Field(default=5.0, gt=0, description="largest norm of the gradient")
     augment: str = "light"
     precision: Literal["auto", "f32", "bf16"] = "auto"
-    patience: int = Field(default=10, ge=1, description="epochs without a better val top-1 before it stops")
+    patience: int = Field(
+        default=10, ge=1, description="epochs without a better val top-1 (or loss at the same) before it stops"
+    )
 
 
 def scratch() -> Recipe:

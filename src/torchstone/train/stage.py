@@ -16,6 +16,7 @@ from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ConfigError
 from torchstone.core.run import Run, slug
 from torchstone.core.values import Artifact, Candidate, Catalog, MadeBy, Preprocess, Split, Value
+from torchstone.data.augment import check_policy
 from torchstone.data.cache import open_images
 from torchstone.data.preprocess import default_preprocess
 from torchstone.models import store, weights, zoo
@@ -85,6 +86,14 @@ def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Ar
 
     place = run.artifacts / f"{slug(architecture.rpartition(':')[2])}-{key[:10]}"
     return artifacts.build(place, make, resume=True)
+
+
+def check(request: TrainRequest) -> None:
+    """Raise the UserError of a request that names no network, or weights that are not there."""
+    architecture_of(request)
+    check_policy(request.recipe.augment)
+    if request.weights:
+        weights.locate(request.weights)
 
 
 def fit_into(model: Deployable, train_set: ImageSet, val: ImageSet, recipe: Recipe, seed: int, directory: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -21,10 +21,10 @@ class Finetune(Step):
     needs_val = True
 
     class Config(StepConfig):
-        epochs: int = Field(default=2, ge=1)
-        lr: float = Field(default=4e-4, gt=0)
-        batch: int = Field(default=64, ge=2)
-        augment: str = "light"
+        epochs: int = Field(default=2, ge=1, description="passes over the training part")
+        lr: float = Field(default=4e-4, gt=0, description="peak learning rate")
+        batch: int = Field(default=64, ge=2, description="images a step; as many as there are, at most this")
+        augment: Literal["none", "light", "standard"] = Field(default="light", description="policy of data/augment.py")
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

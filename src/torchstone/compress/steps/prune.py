@@ -33,8 +33,8 @@ class Prune(Step):
     value_option = "ratio"
 
     class Config(StepConfig):
-        ratio: float = Field(default=0.3, gt=0, lt=1)
-        round_to: int | None = Field(default=None, ge=1)
+        ratio: float = Field(default=0.3, gt=0, lt=1, description="share of every layer's channels that leaves")
+        round_to: int | None = Field(default=None, ge=1, description="channels that widths are a multiple of")
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

@@ -27,8 +27,8 @@ class Onnx(Step):
     free = True
 
     class Config(StepConfig):
-        opset: int = Field(default=17, ge=13, le=23)
-        exporter: Literal["trace", "dynamo"] = "trace"
+        opset: int = Field(default=17, ge=13, le=23, description="version of the operator set; dynamo needs 18 or more")
+        exporter: Literal["trace", "dynamo"] = Field(default="trace", description="how the graph is found")
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

@@ -1,0 +1,5 @@
+"""``python -m torchstone``: the command line."""
+
+from torchstone.cli import main
+
+main()
