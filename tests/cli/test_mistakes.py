@@ -14,6 +14,7 @@ from PIL import Image
 from command_line import torchstone
 
 RANDOM = np.random.default_rng(0)
+GREY, BLACK = Image.new("P", (40, 40), 9), Image.new("P", (40, 40))
 
 
 def folder(place: Path, classes: dict[str, int]) -> Path:
@@ -88,7 +89,7 @@ def test_a_toml_file_says_what_the_flags_say(tmp_path: Path) -> None:
     from torchstone.config import settings, to_toml
 
     flags: dict[str, Any] = {
-        "data": "digits", "max_drop": 2.0, "chain": ("onnx", "int8"), "small_input": True, "lr": 0.1, "optimiser": "sgd",
+        "data": "digits", "max_drop": 2.0, "chain": ("onnx", "int8"), "small_input": True, "lr": 0.1,
     }  # fmt: skip
     chosen = settings(flags)
     assert settings({}, toml(tmp_path, to_toml(chosen))) == chosen
@@ -100,7 +101,7 @@ def test_a_toml_file_says_what_the_flags_say(tmp_path: Path) -> None:
     [
         ("corrupt.jpg", lambda path: path.write_bytes(b"\xff\xd8\xff nothing more")),
         ("empty.png", lambda path: path.write_bytes(b"")),
-        ("moving.gif", lambda path: Image.new("P", (40, 40)).save(path, save_all=True, append_images=[Image.new("P", (40, 40), 9)])),
+        ("moving.gif", lambda path: GREY.save(path, save_all=True, append_images=[BLACK])),
         ("print.jpg", lambda path: Image.new("CMYK", (40, 40), (9, 9, 9, 9)).save(path)),
         ("clear.png", lambda path: Image.new("RGBA", (40, 40), (9, 9, 9, 9)).save(path)),
     ],

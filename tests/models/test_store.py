@@ -114,7 +114,7 @@ def test_normalisation_inside_the_model_is_the_declared_one() -> None:
 
 
 def test_one_channel_is_the_luma() -> None:
-    preprocess = default_preprocess(32, mean=(0.0,) * 3, std=(1.0,) * 3, channels=1)
+    preprocess = default_preprocess(32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), channels=1)
     image = pixels()
     found = Deployable(nn.Identity(), preprocess).normalise(image)
     from PIL import Image

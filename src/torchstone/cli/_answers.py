@@ -193,6 +193,8 @@ def evaluation(found: dict[str, Any], json: bool) -> int:
         if name in found:
             out.print(f"  {name.replace('_', ' '):18} {100 * found[name]:6.2f} %", highlight=False)
     out.print(f"  {'size':18} {found['size_mb']:6.2f} MB", highlight=False)
+    out.print(f"  {'latency, batch 1':18} {found['latency_ms']:6.2f} ms", highlight=False)
+    out.print(f"  {'latency, batch 32':18} {found['latency_32_ms']:6.2f} ms", highlight=False)
     worst = sorted(found["recall"].items(), key=lambda pair: (pair[1] != pair[1], pair[1]))[:5]
     out.print("lowest recall: " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in worst), highlight=False)
     return 0

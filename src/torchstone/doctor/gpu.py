@@ -109,8 +109,8 @@ def _no_gpu(build: TorchBuild | None) -> Finding:
 
 def _reinstall(build: str) -> str:
     return (
-        f"pip install --force-reinstall torch torchvision --index-url URL, with the URL that PyTorch's installation page "
-        f"gives for {build}"
+        "pip install --force-reinstall torch torchvision --index-url URL, with the URL that PyTorch's installation "
+        f"page gives for {build}"
     )
 
 

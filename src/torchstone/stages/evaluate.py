@@ -1,4 +1,4 @@
-"""Measure the accuracy of one model."""
+"""Measure one model: its accuracy, its size, its speed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,33 @@ from typing import Any
 
 import numpy as np
 
+from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import DataError, nearest
 from torchstone.core.run import run_of
 from torchstone.core.values import Candidate, Part
 from torchstone.data import catalog as catalogs
 from torchstone.data.cache import open_images
-from torchstone.evaluate import metrics, predict
+from torchstone.evaluate import metrics, predict, timing
 from torchstone.stages.find import BASELINE, candidate_of, find_artifact, split_runtime
 from torchstone.stages.read import opened
 
+QUARTETS = 4
+
 
 def evaluate(model: str, source: str | None, part: Part) -> dict[str, Any]:
-    """Metrics of one model on a part of its run's split, or on all images of another source."""
+    """Metrics of one model on a part of its run's split, or on all images of another source; its latency at batch 1 and
+    32 on one thread (medians of one short session: to compare two models, ``judge`` them)."""
     place, runtime = split_runtime(model)
     artifact = find_artifact(place)
     candidate = candidate_of(artifact, artifact.chain or BASELINE, runtime, 1)
     if source is None:
         data = opened(run_of(artifact))
         path = data.run.predictions(candidate, part)
-        found = predict.predict(candidate, data.split, part, data.sets(artifact, part)[part], path)
+        images = data.sets(artifact, part)[part]
+        found = predict.predict(candidate, data.split, part, images, path)
+        speed = _speed(candidate, images)
     else:
-        found = _on_other_images(candidate, source)
+        found, speed = _on_other_images(candidate, source)
     matrix = metrics.confusion(found.labels, metrics.predicted_classes(found.scores), len(artifact.classes))
     return {
         "model": candidate.name,
@@ -37,14 +43,26 @@ def evaluate(model: str, source: str | None, part: Part) -> dict[str, Any]:
         "images": len(found),
         "part": part if source is None else source,
         "size_mb": artifact.size_mb,
+        **speed,
         **metrics.summary(found.labels, found.scores),
         "recall": dict(zip(artifact.classes, (float(value) for value in metrics.recall(matrix)), strict=True)),
         "confusion": matrix.tolist(),
     }
 
 
-def _on_other_images(candidate: Candidate, source: str) -> predict.Predictions:
-    """Predictions on a whole source; its classes must be among the model's."""
+def _speed(candidate: Candidate, images: ImageSet) -> dict[str, float]:
+    """Milliseconds of one call at batch 1 and at batch 32."""
+    session = timing.session(
+        [], control=candidate, quartets=QUARTETS, phase="screening", pixels=images.images(slice(0, 64)), throughput=True
+    )
+    table = session.tables[candidate.id]
+    single = table.filter(table["batch"] == 1)["ms"].to_numpy()
+    many = table.filter(table["batch"] == timing.THROUGHPUT_BATCH)["ms"].to_numpy()
+    return {"latency_ms": float(np.median(single)), f"latency_{timing.THROUGHPUT_BATCH}_ms": float(np.median(many))}
+
+
+def _on_other_images(candidate: Candidate, source: str) -> tuple[predict.Predictions, dict[str, float]]:
+    """Predictions and speed on a whole source; its classes must be among the model's."""
     artifact = candidate.artifact
     with tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
         catalog = catalogs.read(source, Path(scratch) / "data")
@@ -57,4 +75,4 @@ def _on_other_images(candidate: Candidate, source: str) -> predict.Predictions:
         images = open_images(catalog, None, None, artifact.preprocess, Path(scratch) / "cache")
         numbers = np.array([artifact.classes.index(name) for name in catalog.classes])
         found = predict.answer(candidate, images, source)
-        return dataclasses.replace(found, labels=numbers[images.labels])
+        return dataclasses.replace(found, labels=numbers[images.labels]), _speed(candidate, images)

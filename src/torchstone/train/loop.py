@@ -55,6 +55,7 @@ def fit(model: Deployable, train: ImageSet, val: ImageSet, recipe: Recipe, seed:
             hint="give more images or a smaller --batch",
         )
     torch.set_num_threads(machine.usable_cores())
+    model.to(device())
     model.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimiser = optim.optimiser(model.network, recipe)
     progress = Progress()
@@ -65,8 +66,14 @@ def fit(model: Deployable, train: ImageSet, val: ImageSet, recipe: Recipe, seed:
         _epoch(model, optimiser, train, recipe, seed, progress, directory)
         _close_epoch(model, optimiser, val, recipe, progress, directory)
     checkpoint.restore(directory / BEST, model.network, optimiser)
-    model.eval()
+    model.cpu().eval()
     return progress
+
+
+def device() -> torch.device:
+    """The first GPU where there is one, else the CPU. On a GPU, a resumed run is close to the one left alone, not equal
+    to the bit: some of its kernels add in any order."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _continued(stored: dict[str, Any], directory: Path) -> Progress:
@@ -80,10 +87,12 @@ def _continued(stored: dict[str, Any], directory: Path) -> Progress:
 
 
 def autocast(precision: str) -> Any:
-    """BF16 where the CPU multiplies it natively (there it is about twice as fast), else float32."""
-    native = bool({"avx512_bf16", "amx_bf16"} & machine.cpu_flags())
+    """BF16 where the processor multiplies it natively (there it is about twice as fast), else float32."""
+    where = device().type
+    on_cpu = bool({"avx512_bf16", "amx_bf16"} & machine.cpu_flags())
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if where == "cuda" else on_cpu
     use = precision == "bf16" or (precision == "auto" and native)
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=use)
+    return torch.autocast(where, dtype=torch.bfloat16, enabled=use)
 
 
 def evaluate(model: Deployable, images: ImageSet, precision: str, batch: int = 64) -> tuple[float, float]:
@@ -93,8 +102,8 @@ def evaluate(model: Deployable, images: ImageSet, precision: str, batch: int = 6
     with torch.inference_mode(), autocast(precision):
         for start in range(0, len(images), batch):
             rows = slice(start, start + batch)
-            labels = torch.from_numpy(images.labels[rows])
-            logits = model(torch.from_numpy(images.images(rows))).float()
+            labels = torch.from_numpy(images.labels[rows]).to(device())
+            logits = model(torch.from_numpy(images.images(rows)).to(device())).float()
             loss += functional.cross_entropy(logits, labels, reduction="sum").item()
             right += int((logits.argmax(1) == labels).sum())
     return loss / len(images), 100.0 * right / len(images)
@@ -143,8 +152,8 @@ def _step(
     """One batch forward, backward and down the gradient; returns its mean loss."""
     crop = train.images(slice(0, 1)).shape[1]
     pixels = augment(train.stored(rows), rows, crop, recipe.augment, seed % 2**32, epoch)
-    x = model.normalise(torch.from_numpy(pixels)).contiguous(memory_format=torch.channels_last)
-    labels = torch.from_numpy(train.labels[rows])
+    x = model.normalise(torch.from_numpy(pixels).to(device())).contiguous(memory_format=torch.channels_last)
+    labels = torch.from_numpy(train.labels[rows]).to(device())
     with autocast(recipe.precision):
         loss = functional.cross_entropy(model.network(x), labels, label_smoothing=recipe.label_smoothing)
     optimiser.zero_grad()
