@@ -61,7 +61,7 @@ def _verdict_table(found: Verdict, width: int) -> Any:
     from rich.table import Table
 
     narrow = width < NARROW
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0))
     table.add_column("candidate")
     for name in COLUMNS:
         if not (narrow and name in LEFT_OUT_WHEN_NARROW):

@@ -12,7 +12,7 @@ from torchstone.cli._options import JSON
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A run, an artifact, or a chain of a run: RUN:int8@openvino.")],
+    model: Annotated[str, typer.Argument(help="A run, or an artifact; @RUNTIME behind it if wanted.")],
     data: Annotated[str | None, typer.Argument(help="Other images; by default those of the run.")] = None,
     part: Annotated[
         Literal["train", "val", "calib", "test"], typer.Option(help="Part of the run's own split.")

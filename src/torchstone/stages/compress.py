@@ -10,7 +10,7 @@ from torchstone.core import console, files
 from torchstone.core.errors import ArtifactError, ChainError, MissingPackageError
 from torchstone.core.run import run_of
 from torchstone.core.values import Candidate
-from torchstone.stages.find import baseline_of, find_artifact
+from torchstone.stages.find import baseline_of, find_artifact, seed_of
 from torchstone.stages.read import Data, opened
 
 
@@ -55,6 +55,5 @@ def compress(model: str, chains: Sequence[str]) -> list[Candidate]:
     plans = plan_all(chains)
     base = baseline_of(find_artifact(model))
     data = opened(run_of(base.artifact))
-    seed = base.artifact.made_by.config.get("seed", 0)
     with files.locked(data.run.root):
-        return build_all(plans, base, data, seed=seed, skip_impossible=False)
+        return build_all(plans, base, data, seed=seed_of(base.artifact), skip_impossible=False)

@@ -52,6 +52,11 @@ def find_artifact(model: str) -> Artifact:
     )
 
 
+def seed_of(artifact: Artifact) -> int:
+    """The seed that a trained artifact was made with, for what is built from it."""
+    return int(artifact.made_by.config.get("seed", 0))
+
+
 def split_runtime(model: str) -> tuple[str, str | None]:
     """``DIRECTORY@RUNTIME`` → both."""
     place, _, runtime = model.rpartition("@")

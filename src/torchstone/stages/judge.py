@@ -11,15 +11,17 @@ from torchstone.core.values import Budget, Candidate
 from torchstone.core.verdict import Verdict
 from torchstone.evaluate import predict, timing
 from torchstone.evaluate.timing import Comparison
-from torchstone.judge import ledger, power, select
+from torchstone.judge import ledger, power, select, speed
 from torchstone.judge import verdict as verdicts
 from torchstone.judge.select import Shortlist
 from torchstone.stages.compress import build_all, plan_all
-from torchstone.stages.find import BASELINE, candidate_of, find_artifact, split_runtime
+from torchstone.stages.find import BASELINE, candidate_of, find_artifact, seed_of, split_runtime
 from torchstone.stages.publish import publish
 from torchstone.stages.read import Data, opened
 
 SCREENING_QUARTETS = 4
+SESSIONS = 3
+"""Timing sessions that are tried until one has a clean control."""
 TIMED_IMAGES = 64
 """Real images that the timed calls take turns with."""
 
@@ -104,8 +106,7 @@ def decide(data: Data, candidates: Sequence[Candidate], chosen: Shortlist, budge
     run = data.run
     timed = [one for one in candidates[1:] if one.id in chosen.order]
     if timed:
-        console.say(f"timing {len(timed)} candidates: {', '.join(one.name for one in timed)}")
-        measure(data, candidates, timed, chosen.free_rival, "judged", quartets)
+        _time(data, candidates, timed, chosen.free_rival, quartets)
     question = ledger.entry(candidates[0], chosen.order, budget)
     look = ledger.look(run.ledger, data.split.test_fingerprint, question) if timed else 1
     by_id = {one.id: one for one in candidates}
@@ -118,6 +119,22 @@ def decide(data: Data, candidates: Sequence[Candidate], chosen: Shortlist, budge
     run.save_candidates(list(candidates))
     verdict.save(run.verdict)
     return verdict
+
+
+def _time(
+    data: Data, candidates: Sequence[Candidate], timed: Sequence[Candidate], free_rival: str | None, quartets: int
+) -> None:
+    """The judged session; repeated, a few times at most, while its A/A control says that the clock cannot be trusted.
+    The control knows nothing of the candidates, so that choosing by it favours none of them."""
+    baseline = candidates[0]
+    for session in range(1, SESSIONS + 1):
+        console.say(f"timing {len(timed)} candidates: {', '.join(one.name for one in timed)}")
+        measure(data, candidates, timed, free_rival, "judged", quartets)
+        table = timing.load_timings(data.run.timings(baseline))
+        control = speed.control(speed.quartets(table, "judged", baseline.id))
+        if control is None or control.outcome == "clean":
+            return
+        console.say(f"session {session} of at most {SESSIONS}: {control.reason}")
 
 
 def judge(
@@ -148,7 +165,7 @@ def _find(name: str, baseline: Candidate, data: Data, threads: int) -> Candidate
             plans = plan_all([name])
         except ConfigError:
             raise not_there from None
-        return build_all(plans, baseline, data, seed=0, skip_impossible=False)[0]
+        return build_all(plans, baseline, data, seed=seed_of(baseline.artifact), skip_impossible=False)[0]
     if run_of(artifact).root != data.run.root.resolve():
         raise ArtifactError(
             f"'{name}' lies in another run than the baseline",

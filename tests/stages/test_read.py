@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from torchstone.config import Settings
+from torchstone.core.errors import DataError
+from torchstone.stages import read
+
+RANDOM = np.random.default_rng(1)
+
+
+def add(place: Path, number: int) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RANDOM.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(place / f"{number}.png")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    for name in ("cat", "dog"):
+        for number in range(20):
+            add(tmp_path / "images" / name, number)
+    return Settings(data=str(tmp_path / "images"), runs=tmp_path / "runs")
+
+
+def test_the_same_images_are_read_once(settings: Settings) -> None:
+    first = read.read(settings)
+    written = first.catalog.table.stat().st_mtime_ns
+    again = read.read(settings)
+    assert again.split == first.split
+    assert again.catalog.table.stat().st_mtime_ns == written
+
+
+def test_a_new_image_is_noticed(settings: Settings) -> None:
+    first = read.read(settings)
+    add(Path(settings.data) / "cat", 99)
+    again = read.read(settings)
+    assert again.catalog.images == first.catalog.images + 1
+    assert again.catalog.fingerprint != first.catalog.fingerprint
+
+
+def test_a_changed_image_is_noticed(settings: Settings) -> None:
+    first = read.read(settings)
+    path = Path(settings.data) / "dog" / "3.png"
+    before = path.stat().st_mtime_ns
+    add(Path(settings.data) / "dog", 3)
+    os.utime(path, ns=(before + 1, before + 1))
+    assert read.read(settings).catalog.fingerprint != first.catalog.fingerprint
+
+
+def test_another_seed_is_another_run(settings: Settings) -> None:
+    other = settings.model_copy(update={"seed": 1})
+    assert other.run.root != settings.run.root
+    assert read.read(other).split.fingerprint != read.read(settings).split.fingerprint
+
+
+def test_another_budget_is_the_same_run(settings: Settings) -> None:
+    assert settings.model_copy(update={"max_drop": 0.5, "chain": ("onnx",)}).run.root == settings.run.root
+
+
+def test_what_cannot_be_split_leaves_nothing_behind(settings: Settings) -> None:
+    for number in range(1, 20):
+        (Path(settings.data) / "dog" / f"{number}.png").unlink()
+    with pytest.raises(DataError, match="dog"):
+        read.read(settings)
+    assert not settings.run.data.exists()
+
+
+def test_the_audit_keeps_nothing(settings: Settings, tmp_path: Path) -> None:
+    add(Path(settings.data) / "cat", 99)
+    (Path(settings.data) / "dog" / "copy.png").write_bytes((Path(settings.data) / "cat" / "99.png").read_bytes())
+    found = read.audit(settings.data)
+    assert any(finding.check == "conflicting_labels" for finding in found)
+    assert not (tmp_path / "runs").exists()
