@@ -29,7 +29,7 @@ def data(settings: Settings) -> Data:
 
 @pytest.fixture(scope="session")
 def trained(settings: Settings, data: Data) -> Artifact:
-    return train.trained(train.requested(settings), data)
+    return train.trained(settings, data)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,9 @@ class Settings(Value):
     seed: int = Field(default=0, ge=0, description="of split, weights, order and augmentation")
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="of all images, if the source has no test part")
 
-    model: str | None = Field(default=None, description="lenet5, resnet9, resnet20, or any of timm and torchvision")
+    model: str | None = Field(
+        default=None, description="lenet5, resnet9, resnet20, or any of timm and torchvision; by default by the images"
+    )
     weights: str | None = Field(default=None, description="start from a file, or from lite0, lite1, lite2 (ImageNet)")
     image_size: int | None = Field(default=None, ge=8, description="pixels a side that the network sees")
     small_input: bool = Field(default=False, description="adapt the first layers to images of about 32 pixels")
@@ -99,7 +101,7 @@ class Settings(Value):
         makes another one; one that changes only what is tried and judged does not."""
         if self.name:
             return Run(self.runs / slug(self.name))
-        model = self.weights if self.weights and not self.model else self.model or "lenet5"
+        model = self.model or self.weights or "auto"
         readable = slug(f"{Path(self.data).name or 'data'}-{Path(model).stem}")
         judged = {"chain", "finetune", "threads", "quartets", *Budget.model_fields}
         distinct = self.model_dump(mode="json", exclude={"name", "runs", *judged}, exclude_defaults=True)

@@ -18,12 +18,12 @@ def run(settings: Settings) -> Verdict:
     """
     budget = settings.budget
     plans = compress.ladder(settings)
-    request = train.requested(settings)
+    train.check(settings)
     with files.locked(settings.run.root):
         console.say(f"run {settings.run.root}")
         data = read.read(settings)
         judge.announce(data, budget)
-        baseline = find.baseline_of(train.trained(request, data), settings.threads)
+        baseline = find.baseline_of(train.trained(settings, data), settings.threads)
         built = compress.build_all(plans, baseline, data, seed=settings.seed, skip_impossible=not settings.chain)
         candidates = [baseline, *built]
         verdict = judge.finished(data, candidates, budget)

