@@ -28,6 +28,18 @@ LADDER = (
 """What is tried when no chain is named: what costs nothing first, then each compression alone, then both."""
 
 
+JUDGING = (
+    "chain",
+    "finetune",
+    "threads",
+    "quartets",
+    *(name for name in Budget.model_fields if name != "schema_version"),
+)
+"""What is said of the candidates and the verdict, not of the training."""
+SHARED = ("cache", "ledger")
+"""Folders beside the runs that are no runs."""
+
+
 class Settings(Value):
     """What ``run`` and ``train`` do. None leaves the choice to the model or the recipe."""
 
@@ -100,11 +112,13 @@ class Settings(Value):
         """Where this run lies. The same settings find the same run; a setting that changes what is trained
         makes another one; one that changes only what is tried and judged does not."""
         if self.name:
-            return Run(self.runs / slug(self.name))
+            name = slug(self.name)
+            if name in SHARED:
+                raise ConfigError(f"a run cannot be called '{name}': that folder is shared by all runs")
+            return Run(self.runs / name)
         model = self.model or self.weights or "auto"
         readable = slug(f"{Path(self.data).name or 'data'}-{Path(model).stem}")
-        judged = {"chain", "finetune", "threads", "quartets", *Budget.model_fields}
-        distinct = self.model_dump(mode="json", exclude={"name", "runs", *judged}, exclude_defaults=True)
+        distinct = self.model_dump(mode="json", exclude={"name", "runs", *JUDGING}, exclude_defaults=True)
         distinct["data"] = self.data if not Path(self.data).exists() else str(Path(self.data).resolve())
         return Run(self.runs / f"{readable}-{files.digest(distinct)[:6]}")
 

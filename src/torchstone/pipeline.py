@@ -30,7 +30,7 @@ def run(settings: Settings) -> Verdict:
         if verdict is None:
             shortlist = judge.shortlist(data, candidates, budget)
             verdict = judge.decide(data, candidates, shortlist, budget, settings.quartets)
-            publish.publish(data.run, candidates, verdict)
+            publish.publish(data, candidates, verdict)
         return verdict
 
 

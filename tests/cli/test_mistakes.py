@@ -14,7 +14,7 @@ from PIL import Image
 from command_line import torchstone
 
 RANDOM = np.random.default_rng(0)
-GREY, BLACK = Image.new("P", (40, 40), 9), Image.new("P", (40, 40))
+GREY, BLACK = Image.new("RGB", (40, 40), "grey"), Image.new("RGB", (40, 40))
 
 
 def folder(place: Path, classes: dict[str, int]) -> Path:
@@ -51,7 +51,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     "a model that is none": (lambda place: ["evaluate", place], "hint"),
     "a baseline that is none": (lambda place: ["judge", place, "onnx"], "hint"),
     "nothing to compress": (lambda place: ["compress", place, "onnx"], "hint"),
-    "no place to write": (lambda _: ["run", "digits", "--runs", "/proc/torchstone"], ""),
+    "no place to write": (lambda _: ["run", "digits", "--runs", __file__], "cannot make a directory"),
 }
 
 

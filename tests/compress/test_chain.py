@@ -41,6 +41,9 @@ def test_missing_conversions_are_inserted_and_shown(text: str, shown: str, name:
     [
         ("int8+prune", "'prune' takes torch, 'int8' made onnx", "put 'prune' before 'int8'"),
         ("openvino+int8@onnxruntime", "'int8' takes onnx, 'openvino' made openvino", "put 'int8' before 'openvino'"),
+        ("int8@openvino+bf16@openvino", "'int8' must come last, 'bf16' follows it", "choose one"),
+        ("int8:calibration=entropy@openvino", "has no calibration", "int8@onnxruntime"),
+        ("int8:preset=mixed", "has no preset", "int8@openvino"),
         ("prunne=0.3", "unknown step 'prunne'", "did you mean 'prune'?"),
         ("prune=2", "ratio='2' is refused", None),
         ("int8:images=many", "images='many' is refused", None),

@@ -16,7 +16,7 @@ def written(exported: dict[str, Candidate], tmp_path: Path) -> Path:
     """The bundle of an INT8 winner, with the FP32 model to fall back on."""
     candidates = list(exported.values())
     winner = exported["int8@openvino"]
-    return bundle.write(winner, bundle.fallback_for(winner, candidates), tmp_path / "bundle")
+    return bundle.write(winner, bundle.fallback_among(candidates), tmp_path / "bundle")
 
 
 def test_it_holds_all_that_serving_needs(written: Path) -> None:
@@ -35,7 +35,9 @@ def test_an_int8_bundle_carries_the_fp32_model(written: Path) -> None:
 
 def test_an_fp32_bundle_needs_no_fallback(exported: dict[str, Candidate], tmp_path: Path) -> None:
     winner = exported["onnx"]
-    assert bundle.fallback_for(winner, list(exported.values())) is None
+    assert not bundle.needs_fallback(winner)
+    assert bundle.needs_fallback(exported["int8@openvino"])
+    assert bundle.needs_fallback(exported["bf16@openvino"])
     assert not (bundle.write(winner, None, tmp_path / "bundle") / "fallback").exists()
 
 

@@ -104,10 +104,10 @@ def test_a_candidate_without_timings_is_left_out_and_a_baseline_without_answers_
 
 def test_a_named_shortlist_keeps_the_users_order(ladder: World) -> None:
     order = [ladder.candidates[6].id, ladder.candidates[1].id]
-    found = select.named(ladder.run, ladder.candidates, order)
+    found = select.named(ladder.candidates, order)
     assert (found.order, found.selection) == (tuple(order), "named")
     assert set(found.left_out.values()) == {"it was not named"}
-    assert found.free_rival == ladder.candidates[3].id
+    assert found.free_rival == ladder.candidates[1].id  # the first that is free
 
 
 def test_the_rival_in_the_same_runtime_is_the_unchanged_model_in_f32(ladder: World) -> None:

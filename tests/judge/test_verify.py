@@ -64,7 +64,7 @@ def test_a_named_shortlist_verifies_too(ladder: World) -> None:
     ladder.time("judged", 16)
     for number in (0, 6):
         ladder.predict(ladder.candidates[number], "test")
-    shortlist = select.named(ladder.run, ladder.candidates, order)
+    shortlist = select.named(ladder.candidates, order)
     judge(ladder.run, ladder.candidates, shortlist, Budget(max_drop=1.0), 2).save(ladder.run.verdict)
     assert verify(ladder.run) == []
 

@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torchstone.cli._options import with_settings
-
-JUDGING = (
-    "chain", "finetune", "threads", "quartets",
-    "max_drop", "confidence", "min_speedup", "max_latency_ms", "max_size_mb",
-)  # fmt: skip
+from torchstone.config import JUDGING
 
 
 @with_settings(*JUDGING)

@@ -6,23 +6,23 @@ from pathlib import Path
 
 from torchstone.compress.chain import Plan, PlannedStep
 from torchstone.core import artifact as artifacts
-from torchstone.core import console, seeding
+from torchstone.core import console, machine, seeding
 from torchstone.core.contracts import ImageSet, StepContext
+from torchstone.core.errors import ArtifactError, ChainError
 from torchstone.core.run import Run, slug
 from torchstone.core.values import Artifact, Candidate, MadeBy, Part, RuntimeOptions
 from torchstone.runtimes import default_runtime, golden
-
-DISTRIBUTIONS = {"torch_pruning": "torch-pruning", "sklearn": "scikit-learn"}
-"""Where the package's name on the index is not the one that is imported."""
 
 
 def candidate(
     plan: Plan, baseline: Artifact, sets: dict[Part, ImageSet], run: Run, *, seed: int, threads: int
 ) -> Candidate:
     """Build what is missing of ``plan`` below ``run.artifacts`` and return the candidate it ends in."""
-    made = baseline
+    made, label = baseline, baseline.chain
     for planned in plan.steps:
-        made = _apply(planned, made, sets, run, seed)
+        spelt = f"{label}+{planned}".strip("+")
+        made = _apply(planned, made, spelt, sets, run, seed)
+        label = label if planned.inserted else spelt
     return Candidate(
         name=plan.name,
         artifact=made,
@@ -32,8 +32,10 @@ def candidate(
     )
 
 
-def _apply(planned: PlannedStep, parent: Artifact, sets: dict[Part, ImageSet], run: Run, seed: int) -> Artifact:
-    """One step's artifact: the one that stands there, or made now."""
+def _apply(
+    planned: PlannedStep, parent: Artifact, label: str, sets: dict[Part, ImageSet], run: Run, seed: int
+) -> Artifact:
+    """One step's artifact: the one that stands there, or made now. A ChainError when this model does not allow it."""
     step = planned.step
     config = planned.config.model_dump(mode="json")
     packages = {*step.requires, *step.requires_for(planned.target)}
@@ -44,24 +46,28 @@ def _apply(planned: PlannedStep, parent: Artifact, sets: dict[Part, ImageSet], r
             "parent": parent.id,
             "split": parent.split_fingerprint,
             "seed": seed,
+            "cpu": machine.environment()["cpu_features"],
         },
-        tuple(sorted(DISTRIBUTIONS.get(name, name) for name in packages)),
+        tuple(sorted(packages)),
     )
 
     def make(directory: Path) -> Artifact:
-        console.say(f"building {parent.chain + '+' if parent.chain else ''}{planned}")
+        console.say(f"building {label}")
         context = StepContext(
             train=sets["train"],
             calib=sets["calib"],
             val=sets["val"] if step.needs_val else None,
             seed=seeding.seed_of(seed, key),
         )
-        made = step.apply(parent, context, planned.config, planned.target, directory)
+        try:
+            made = step.apply(parent, context, planned.config, planned.target, directory)
+        except ArtifactError as error:  # of what was just made; a damaged parent was noticed when it was loaded
+            raise ChainError(f"'{label}' cannot be built: {error.message}", hint=error.hint) from None
         made = made.model_copy(
             update={
                 "key": key,
                 "parent": parent.id,
-                "chain": f"{parent.chain}+{planned}".strip("+"),
+                "chain": label,
                 "made_by": MadeBy(step=planned.name, version=step.version, config=config),
             }
         )
@@ -74,4 +80,4 @@ def _apply(planned: PlannedStep, parent: Artifact, sets: dict[Part, ImageSet], r
         golden.seal(own, sets["calib"])
         return made
 
-    return artifacts.build(run.artifacts / f"{slug(str(planned))}-{key[:10]}", make)
+    return artifacts.build(run.artifacts / f"{slug(str(planned))}-{key[:10]}", make, resume=step.resumes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError
@@ -54,9 +55,8 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """What the candidate is called: the chain as typed, with its runtime unless that is said already."""
-        said = self.text.endswith((f"@{self.runtime}", f"+{self.runtime}")) or self.text == self.runtime
-        return self.text if said else f"{self.text}@{self.runtime}"
+        """What the candidate is called."""
+        return named(self.text, self.runtime)
 
     @property
     def free(self) -> bool:
@@ -73,6 +73,12 @@ class Plan:
         needed |= {name for planned in self.steps for name in planned.step.requires_for(planned.target)}
         needed |= set(registry.runtimes.get(self.runtime).requires)
         return registry.missing_packages(tuple(sorted(needed)))
+
+
+def named(chain: str, runtime: str) -> str:
+    """What a candidate is called: its chain, with its runtime unless that is said already."""
+    said = chain.endswith((f"@{runtime}", f"+{runtime}")) or chain == runtime
+    return chain if said else f"{chain}@{runtime}"
 
 
 def plan(text: str, *, start: Format = "torch", check_packages: bool = True) -> Plan:
@@ -92,6 +98,9 @@ def plan(text: str, *, start: Format = "torch", check_packages: bool = True) -> 
         now = _format_after(planned, start)
         planned.append(step)
         now, made_by = step.step.produces or now, f"'{step.name}'"
+    for step, follower in pairwise(asked):
+        if step.step.final:
+            raise ChainError(f"'{step.name}' must come last, '{follower.name}' follows it", hint="choose one of them")
     runtime = final_target or default_runtime(now)
     if now not in registry.runtimes.get(runtime).formats:
         native = registry.runtimes.get(runtime).formats[0]
@@ -130,7 +139,9 @@ def _parse(part: str, chain: str) -> PlannedStep:
             raise ChainError(f"'{pair}' in '{part}' is not key=value", hint=nearest(pair, step.Config.model_fields))
         if pair:
             options[key] = value
-    return PlannedStep(name=name, step=step, config=_config(step, name, options), target=target, inserted=False)
+    config = _config(step, name, options)
+    step.check(config, target)
+    return PlannedStep(name=name, step=step, config=config, target=target, inserted=False)
 
 
 def _config(step: Step, name: str, options: dict[str, Any]) -> StepConfig:

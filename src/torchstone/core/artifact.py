@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,12 @@ from torchstone.core import files, machine
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Artifact
 
+CHECKPOINTS = "checkpoints"
+"""What an interrupted step goes on from; it lies beside the model's files until the artifact stands."""
+IDENTITY = {
+    "format", "files", "architecture", "architecture_options", "classes", "preprocess", "input", "output", "precision",
+}  # fmt: skip
+"""What makes two artifacts the same model: the files, and how they are to be read."""
 MODEL_SUFFIXES = (".safetensors", ".onnx", ".xml", ".bin")
 
 
@@ -24,13 +31,15 @@ def model_files(directory: Path) -> dict[str, str]:
 def identified(artifact: Artifact, directory: Path) -> Artifact:
     """``artifact`` as the description of what lies in ``directory`` now: its files and the id they give."""
     found = model_files(directory)
-    return artifact.model_copy(update={"files": found, "id": files.digest(found), "directory": directory})
+    made = artifact.model_copy(update={"files": found, "directory": directory})
+    return made.model_copy(update={"id": files.digest(made.model_dump(mode="json", include=IDENTITY))})
 
 
 def key_of(made_of: dict[str, Any], packages: tuple[str, ...]) -> str:
     """Hash of all that goes into an artifact: its ingredients and the versions of the packages that make it."""
-    versions = machine.versions()
-    return files.digest({**made_of, "packages": {name: versions.get(name) for name in packages}})
+    homes = metadata.packages_distributions()
+    versions = {name: [metadata.version(home) for home in homes.get(name, [])] for name in sorted(packages)}
+    return files.digest({**made_of, "packages": versions})
 
 
 def build(place: Path, make: Callable[[Path], Artifact], *, resume: bool = False) -> Artifact:
@@ -40,6 +49,7 @@ def build(place: Path, make: Callable[[Path], Artifact], *, resume: bool = False
     with files.whole_directory(place, resume=resume) as directory:
         artifact = make(directory)
         artifact.model_copy(update={"environment": machine.environment()}).save(directory / "artifact.json")
+    files.remove(place / CHECKPOINTS)
     return load_artifact(place)
 
 

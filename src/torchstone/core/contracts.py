@@ -121,6 +121,10 @@ class Step(Protocol):
     value_option: ClassVar[str | None] = None
     """The option that ``step=value`` sets."""
     needs_val: ClassVar[bool] = False
+    resumes: ClassVar[bool] = False
+    """True when an interrupted ``apply`` goes on from what it left in ``out_dir``."""
+    final: ClassVar[bool] = False
+    """True when it settles the arithmetic, so that no other step may follow."""
     free: ClassVar[bool] = False
     """True when the weights stay what they were (an export, another arithmetic): a rival that costs nothing."""
     Config: type[StepConfig] = StepConfig
@@ -128,6 +132,9 @@ class Step(Protocol):
     def requires_for(self, target: str | None) -> tuple[str, ...]:
         """Importable packages needed for this target."""
         return self.requires
+
+    def check(self, config: Any, target: str | None) -> None:
+        """Raise a ChainError for options that mean nothing for this target."""
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

@@ -76,7 +76,6 @@ class MissingPackageError(UserError):
 EXTRA_OF_PACKAGE = {
     "onnxruntime": "judge",
     "polars": "judge",
-    "scipy": "judge",
     "matplotlib": "judge",
     "jinja2": "judge",
     "onnx": "train",
@@ -107,11 +106,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def from_os_error(error: OSError) -> UserError | None:
     """The user's view of an operating-system error, or None when it is not the user's to mend."""
     where = f" at '{error.filename}'" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageError(
             f"the disk is full{where}; what was finished before is kept",
             hint="free some space and type the same command again: it goes on where it stopped",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageError(f"no permission to read or write{where}", hint="choose another place with --runs")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+        return StorageError(
+            f"cannot make a directory{where}: {(error.strerror or '').lower()}", hint="choose another --runs"
+        )
     return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "torchstone", "numpy", "pillow", "polars", "scipy", "torch", "torchvision", "timm", "torch-pruning",
+    "torchstone", "numpy", "pillow", "polars", "torch", "torchvision", "timm", "torch-pruning",
     "onnx", "onnxruntime", "openvino", "nncf",
 )  # fmt: skip
 

@@ -121,5 +121,5 @@ def run_of(artifact: Artifact) -> Run:
 
 
 def slug(text: str) -> str:
-    """A file name made of ``text``: letters, digits, dot, dash."""
-    return re.sub(r"[^A-Za-z0-9.=]+", "-", text).strip("-.") or "run"
+    """A file name made of ``text``: letters (of any script), digits, dot, dash."""
+    return re.sub(r"[^\w.=]+", "-", text).strip("-.") or "run"

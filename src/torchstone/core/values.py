@@ -91,7 +91,7 @@ class Preprocess(Value):
     (the shorter side becomes ``resize`` pixels, then a centre crop) or ``squash`` (both sides become ``resize``).
     """
 
-    decoder: str = "pillow"
+    decoder: Literal["pillow"] = "pillow"
     decoder_version: str
     exif_rotation: Literal["apply", "ignore"] = "apply"
     alpha: Literal["white"] = "white"
@@ -136,7 +136,7 @@ class MadeBy(Value):
 
 
 class Artifact(Value):
-    """A model on disk. ``id`` is a hash of its files (lineage); ``key`` a hash of all that went into making it
+    """A model on disk. ``id`` is a hash of its files and how they are read; ``key`` a hash of all that went into it
     (the place where a run looks before it builds)."""
 
     id: str

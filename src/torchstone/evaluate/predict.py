@@ -57,6 +57,18 @@ def predict(candidate: Candidate, split: Split, part: Part, images: ImageSet, pa
     return load(path)
 
 
+def discard_foreign(candidate: Candidate, split: Split, part: Part, path: Path) -> None:
+    """Delete what is stored at ``path`` unless it is this candidate's answers on this split."""
+    try:
+        header = load(path).header
+    except ArtifactError:
+        path.unlink(missing_ok=True)
+        return
+    wanted = {"candidate_id": candidate.id, "split_fingerprint": split.fingerprint, "part": part}
+    if any(header.get(key) != value for key, value in wanted.items()):
+        path.unlink()
+
+
 def answer(candidate: Candidate, images: ImageSet, part: str) -> Predictions:
     """Answer ``images`` without storing anything; ``part`` says what they are."""
     options = candidate.options.model_copy(update={"threads": usable_cores(), "batch": min(BATCH, len(images))})

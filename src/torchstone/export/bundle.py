@@ -3,6 +3,7 @@ itself on, and for an INT8 or BF16 model the FP32 one to fall back on; every fil
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torchstone.core import files
@@ -23,10 +24,6 @@ def write(winner: Candidate, fallback: Candidate | None, place: Path) -> Path:
             _fill(directory / FALLBACK, fallback)
         names = sorted(path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
         files.write_json(directory / MANIFEST, {name.as_posix(): files.sha256(directory / name) for name in names})
-    for folder in (place, place / FALLBACK):
-        if (folder / "artifact.json").exists():
-            candidate = load(folder)
-            golden.check(folder, candidate.artifact.preprocess, open_candidate(candidate))
     return place
 
 
@@ -47,8 +44,10 @@ def load(directory: Path) -> Candidate:
 
 
 def _fill(directory: Path, candidate: Candidate) -> None:
-    """One model with all that belongs to it; the golden logits are those of this very candidate."""
+    """One model with all that belongs to it. The golden logits are those of this very candidate, which has to reproduce
+    the ones of its artifact first, and its own again from the copied files."""
     artifact = candidate.artifact
+    golden.check(artifact.directory, artifact.preprocess, open_candidate(candidate))
     directory.mkdir(parents=True, exist_ok=True)
     for name in artifact.files:
         files.link_or_copy(artifact.directory / name, directory / name)
@@ -65,12 +64,16 @@ def _fill(directory: Path, candidate: Candidate) -> None:
         },
     )
     golden.copy(artifact.directory, directory, candidate)
+    golden.check(directory, artifact.preprocess, open_candidate(load(directory)))
 
 
-def fallback_for(winner: Candidate, candidates: list[Candidate]) -> Candidate | None:
+def needs_fallback(winner: Candidate) -> bool:
+    """Whether another CPU may answer differently: INT8 and BF16 do, the unchanged FP32 weights do not."""
+    return not (winner.free and winner.options.precision == "f32")
+
+
+def fallback_among(candidates: Sequence[Candidate]) -> Candidate | None:
     """The FP32 candidate that any CPU can serve with the same answers: ONNX before the others."""
     plain = [one for one in candidates if one.free and one.options.precision == "f32"]
     by_format: dict[str, Candidate] = {one.artifact.format: one for one in reversed(plain)}
-    if winner.free and winner.options.precision == "f32":
-        return None
     return by_format.get("onnx") or by_format.get("openvino")

@@ -100,20 +100,14 @@ def shortlist(run: Run, candidates: Sequence[Candidate], budget: Budget) -> Shor
     )
 
 
-def named(run: Run, candidates: Sequence[Candidate], order: Sequence[str]) -> Shortlist:
-    """A shortlist that the user named: these ids, in this order, whatever val and screening say of them."""
-    evidence, baseline = Evidence(run), candidates[0]
-    ratios: dict[str, float] = {}
-    for candidate in candidates[1:]:
-        table = evidence.timings(candidate) if candidate.free else None
-        for phase in () if table is None else ("judged", "screening"):
-            measured = speed.quartets(table, phase, baseline.id)
-            if len(measured):
-                ratios.setdefault(candidate.id, measured.ratio)
+def named(candidates: Sequence[Candidate], order: Sequence[str]) -> Shortlist:
+    """A shortlist that the user named: these ids, in this order, whatever val and screening say of them. The rival that
+    costs nothing is the first free one of them."""
+    free = (key for key in order for one in candidates if one.id == key and one.free)
     return Shortlist(
         order=tuple(order),
         left_out={one.id: "it was not named" for one in candidates[1:] if one.id not in order},
-        free_rival=max(ratios, key=ratios.__getitem__, default=None),
+        free_rival=next(free, None),
         selection="named",
     )
 

@@ -101,7 +101,7 @@ def _recomputed(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[
     """Choose and judge again, and compare field by field."""
     try:
         if stored.selection == "named":
-            shortlist = select.named(run, candidates, stored.shortlist)
+            shortlist = select.named(candidates, stored.shortlist)
         else:
             shortlist = select.shortlist(run, candidates, stored.budget)
         again = judge(run, candidates, shortlist, stored.budget, stored.look)
@@ -123,9 +123,9 @@ def _recomputed(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[
 
 
 def _bundle(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[Mismatch]:
-    """The bundle's files against its manifest, and the winner's model among them. No bundle: nothing to check."""
+    """The bundle's files against its manifest, and the winner's model among them."""
     if not run.bundle.is_dir():
-        return []
+        return [Mismatch("bundle", run.bundle.name, "of the winner", "missing")] if stored.winner else []
     try:
         manifest = files.read_json(run.bundle / MANIFEST)
         expected = {str(name): str(digest) for name, digest in manifest.items()}

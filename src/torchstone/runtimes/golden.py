@@ -17,6 +17,7 @@ import numpy as np
 from torchstone.core import files
 from torchstone.core.contracts import ImageSet, Runner
 from torchstone.core.errors import ArtifactError
+from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Candidate, Preprocess
 from torchstone.runtimes import open_candidate
 
@@ -32,8 +33,8 @@ TOLERANCE = {"f32": 1e-3, "bf16": 0.05, "int8": 0.05}
 
 
 def seal(candidate: Candidate, images: ImageSet) -> None:
-    """Give the candidate's artifact directory its golden images: the first ones of ``images``, answered by itself."""
-    rows = range(min(IMAGES, len(images)))
+    """Give the candidate's artifact directory its golden images: some of ``images``, answered by itself."""
+    rows = [int(row) for row in sample_rows(images.labels, IMAGES, "golden")]
     contents, names = [images.encoded(row) for row in rows], [images.items[row] for row in rows]
     artifact = candidate.artifact
     write(artifact.directory, contents, names, artifact.preprocess, open_candidate(candidate), tolerance(candidate))

@@ -45,7 +45,7 @@ def _session(path: Any, options: RuntimeOptions) -> Any:
     provider = PROVIDERS[options.provider]
     if provider not in onnxruntime.get_available_providers():
         raise ArtifactError(
-            f"this ONNX Runtime has no {provider}", hint="pip install onnxruntime-gpu, or use --provider cpu"
+            f"this ONNX Runtime has no {provider}", hint="pip install onnxruntime-gpu, or open it with the provider cpu"
         )
     config = onnxruntime.SessionOptions()
     config.intra_op_num_threads = options.threads

@@ -36,7 +36,9 @@ class Torch:
         from torchstone.models import store
 
         if options.provider == "cuda" and not torch.cuda.is_available():
-            raise ArtifactError("PyTorch finds no CUDA device here", hint="use --provider cpu; see `torchstone doctor`")
+            raise ArtifactError(
+                "PyTorch finds no CUDA device here", hint="open it with the provider cpu; see `torchstone doctor`"
+            )
         path = adapt.model_file(artifact, ".safetensors")
         try:
             module = store.load(artifact).to(options.provider).to(memory_format=torch.channels_last).eval()

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torchstone.compress import build, chain
 from torchstone.config import Settings
 from torchstone.core import console, files
-from torchstone.core.errors import ArtifactError, ChainError, MissingPackageError
+from torchstone.core.errors import ChainError, MissingPackageError
 from torchstone.core.run import run_of
-from torchstone.core.values import Candidate
+from torchstone.core.values import Candidate, Format
 from torchstone.stages.find import baseline_of, find_artifact, seed_of
 from torchstone.stages.read import Data, opened
 
@@ -27,9 +27,9 @@ def ladder(settings: Settings) -> list[chain.Plan]:
     return [plan for plan in plans if not plan.missing_packages()]
 
 
-def plan_all(chains: Sequence[str]) -> list[chain.Plan]:
+def plan_all(chains: Sequence[str], start: Format = "torch") -> list[chain.Plan]:
     """Parse and check every chain before anything is built."""
-    return [chain.plan(text) for text in chains]
+    return [chain.plan(text, start=start) for text in chains]
 
 
 def build_all(
@@ -43,7 +43,7 @@ def build_all(
         try:
             threads = baseline.options.threads
             built.append(build.candidate(plan, baseline.artifact, sets, data.run, seed=seed, threads=threads))
-        except (ChainError, ArtifactError) as error:
+        except ChainError as error:
             if not skip_impossible:
                 raise
             console.say(f"left out: '{plan.name}': {error}")
@@ -52,8 +52,8 @@ def build_all(
 
 def compress(model: str, chains: Sequence[str]) -> list[Candidate]:
     """Build chains from a stored torch model; each part of them once."""
-    plans = plan_all(chains)
     base = baseline_of(find_artifact(model))
+    plans = plan_all(chains, base.artifact.format)
     data = opened(run_of(base.artifact))
     with files.locked(data.run.root):
         return build_all(plans, base, data, seed=seed_of(base.artifact), skip_impossible=False)

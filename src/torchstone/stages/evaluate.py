@@ -12,6 +12,7 @@ import numpy as np
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import DataError, nearest
 from torchstone.core.run import run_of
+from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Candidate, Part
 from torchstone.data import catalog as catalogs
 from torchstone.data.cache import open_images
@@ -52,8 +53,9 @@ def evaluate(model: str, source: str | None, part: Part) -> dict[str, Any]:
 
 def _speed(candidate: Candidate, images: ImageSet) -> dict[str, float]:
     """Milliseconds of one call at batch 1 and at batch 32."""
+    rows = sample_rows(images.labels, 64, "timing")
     session = timing.session(
-        [], control=candidate, quartets=QUARTETS, phase="screening", pixels=images.images(slice(0, 64)), throughput=True
+        [], control=candidate, quartets=QUARTETS, phase="screening", pixels=images.images(rows), throughput=True
     )
     table = session.tables[candidate.id]
     single = table.filter(table["batch"] == 1)["ms"].to_numpy()

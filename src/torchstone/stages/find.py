@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from torchstone.compress.chain import named
 from torchstone.core import files, registry
 from torchstone.core.artifact import load_artifact
 from torchstone.core.errors import ArtifactError
@@ -22,10 +23,11 @@ def baseline_of(artifact: Artifact, threads: int = 1) -> Candidate:
 
 def candidate_of(artifact: Artifact, name: str, runtime: str | None, threads: int) -> Candidate:
     """The artifact in ``runtime`` (by default that of its format), in the arithmetic it was made for."""
+    runtime = runtime or default_runtime(artifact.format)
     return Candidate(
-        name=name,
+        name=named(name, runtime),
         artifact=artifact,
-        runtime=runtime or default_runtime(artifact.format),
+        runtime=runtime,
         options=RuntimeOptions(threads=threads, precision=artifact.precision),
         free=artifact.chain != "" and all(registry.steps.get(step).free for step in STEP_NAMES.findall(artifact.chain)),
     )

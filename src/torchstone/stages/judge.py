@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchstone.core import console, files
-from torchstone.core.errors import ArtifactError, ConfigError
+from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run, run_of
+from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Budget, Candidate
 from torchstone.core.verdict import Verdict
 from torchstone.evaluate import predict, timing
@@ -41,32 +42,36 @@ def announce(data: Data, budget: Budget) -> None:
 def shortlist(data: Data, candidates: Sequence[Candidate], budget: Budget) -> Shortlist:
     """Who meets the test set, by val predictions and a screening session. What was chosen once for the same candidates
     and budget stays chosen: an interrupted run must not choose again after a look."""
-    path = data.run.root / "shortlist.json"
-    question = files.digest([[one.id for one in candidates], budget.digest()])
-    if path.exists() and files.read_json(path)["question"] == question:
-        return select.shortlist(data.run, candidates, budget)
-    images = data.sets(candidates[0].artifact, "val")["val"]
     for candidate in candidates:
+        images = data.sets(candidate.artifact, "val")["val"]
         predict.predict(candidate, data.split, "val", images, data.run.predictions(candidate, "val"))
-    console.say(f"screening {len(candidates)} candidates")
-    measure(data, candidates, candidates[1:], None, "screening", SCREENING_QUARTETS)
-    chosen = select.shortlist(data.run, candidates, budget)
-    files.write_json(path, {"question": question, "order": list(chosen.order)})
-    return chosen
+    path = data.run.root / "shortlist.json"
+    question = files.digest([[one.id for one in candidates], budget.digest(), data.split.fingerprint])
+    timed = all(data.run.timings(one).exists() for one in candidates[1:])
+    if not (timed and path.exists() and files.read_json(path)["question"] == question):
+        console.say(f"screening {len(candidates)} candidates")
+        measure(data, candidates, candidates[1:], None, "screening", SCREENING_QUARTETS)
+        files.write_json(path, {"question": question})
+    return select.shortlist(data.run, candidates, budget)
 
 
 def finished(data: Data, candidates: Sequence[Candidate], budget: Budget) -> Verdict | None:
-    """The stored verdict, if it is one on these candidates with this budget and its report was written."""
+    """The stored verdict, if it answers this question, its evidence is untouched, and its report, which is written
+    last, is there."""
     run = data.run
     if not (run.verdict.exists() and run.report.exists()):
         return None
     try:
         stored = Verdict.load(run.verdict)
-    except ArtifactError:
+        same = (
+            [row.candidate_id for row in stored.rows] == [one.id for one in candidates]
+            and stored.budget == budget
+            and stored.test_fingerprint == data.split.test_fingerprint
+            and all(files.sha256(run.root / name) == digest for name, digest in stored.evidence.items())
+        )
+    except (ArtifactError, FileNotFoundError):
         return None
-    same = [row.candidate_id for row in stored.rows] == [one.id for one in candidates]
-    whole = stored.winner is None or run.bundle.exists()
-    if not (same and whole and stored.budget == budget):
+    if not same:
         return None
     console.say("this run is finished; nothing was measured again")
     return stored
@@ -95,7 +100,7 @@ def measure(
         control=baseline if phase == "judged" else None,
         quartets=quartets,
         phase=phase,
-        pixels=images.images(slice(0, TIMED_IMAGES)),
+        pixels=images.images(sample_rows(images.labels, TIMED_IMAGES, "timing")),
         throughput=phase == "screening",
     )
     timing.store(data.run, session)
@@ -104,6 +109,9 @@ def measure(
 def decide(data: Data, candidates: Sequence[Candidate], chosen: Shortlist, budget: Budget, quartets: int) -> Verdict:
     """Time the shortlist in a fresh session, let it meet the test set in its order, and store the verdict."""
     run = data.run
+    run.report.unlink(missing_ok=True)  # it says that a run is finished
+    for candidate in candidates:
+        predict.discard_foreign(candidate, data.split, "test", run.predictions(candidate, "test"))
     timed = [one for one in candidates[1:] if one.id in chosen.order]
     if timed:
         _time(data, candidates, timed, chosen.free_rival, quartets)
@@ -149,9 +157,9 @@ def judge(
     data = opened(run_of(artifact))
     with files.locked(data.run.root):
         candidates = [first, *(_find(name, first, data, threads) for name in named)]
-        chosen = select.named(data.run, candidates, [one.id for one in candidates[1:]])
+        chosen = select.named(candidates, [one.id for one in candidates[1:]])
         verdict = decide(data, candidates, chosen, budget, quartets)
-        publish(data.run, candidates, verdict)
+        publish(data, candidates, verdict)
         return data.run, verdict
 
 
@@ -161,10 +169,9 @@ def _find(name: str, baseline: Candidate, data: Data, threads: int) -> Candidate
     try:
         artifact = find_artifact(place)
     except ArtifactError as not_there:
-        try:
-            plans = plan_all([name])
-        except ConfigError:
+        if "/" in name:
             raise not_there from None
+        plans = plan_all([name], baseline.artifact.format)
         return build_all(plans, baseline, data, seed=seed_of(baseline.artifact), skip_impossible=False)[0]
     if run_of(artifact).root != data.run.root.resolve():
         raise ArtifactError(

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torchstone import report
+from torchstone.compress import chain
 from torchstone.core import files
-from torchstone.core.run import Run
 from torchstone.core.values import Candidate
 from torchstone.core.verdict import Verdict
 from torchstone.export import bundle
+from torchstone.stages.compress import build_all
+from torchstone.stages.find import seed_of
+from torchstone.stages.read import Data
 
 
-def publish(where: Run, candidates: list[Candidate], verdict: Verdict) -> None:
-    """The bundle of the winner, if there is one, and the report."""
+def publish(data: Data, candidates: Sequence[Candidate], verdict: Verdict) -> None:
+    """The bundle of the winner, if there is one; then the report, which says that the run is finished."""
     winner = next((one for one in candidates if one.id == verdict.winner), None)
     if winner is None:
-        files.remove(where.bundle)
+        files.remove(data.run.bundle)
     else:
-        bundle.write(winner, bundle.fallback_for(winner, candidates), where.bundle)
-    report.write(where)
+        bundle.write(winner, _fallback(winner, candidates, data), data.run.bundle)
+    report.write(data.run)
+
+
+def _fallback(winner: Candidate, candidates: Sequence[Candidate], data: Data) -> Candidate | None:
+    """The FP32 model that goes with a winner in less: one of the candidates, else the baseline as ONNX."""
+    if not bundle.needs_fallback(winner):
+        return None
+    found = bundle.fallback_among(candidates)
+    if found is not None or candidates[0].artifact.format != "torch":
+        return found
+    plan = chain.plan("onnx", check_packages=False)
+    if plan.missing_packages():
+        return None
+    seed = seed_of(candidates[0].artifact)
+    return next(iter(build_all([plan], candidates[0], data, seed=seed, skip_impossible=True)), None)

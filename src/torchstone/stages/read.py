@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torchstone.audit import audit as run_checks
 from torchstone.config import Settings, to_toml
-from torchstone.core import files, machine
+from torchstone.core import console, files, machine
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import DataError
 from torchstone.core.run import Run
@@ -47,10 +47,15 @@ def read(settings: Settings) -> Data:
         files.remove(run.data)
         try:
             catalog = catalogs.read(settings.data, run.data)
-            splits.split(catalog, run.data, seed=settings.seed, test_fraction=settings.test_fraction)
+            split = splits.split(catalog, run.data, seed=settings.seed, test_fraction=settings.test_fraction)
         except DataError:
             files.remove(run.data)
             raise
+        noticed = run_checks(catalog, reported.load(run.data), split)
+        reported.store(run.data, noticed)
+        for finding in noticed:
+            if finding.severity != "info":
+                console.say(f"{finding.severity}: {finding.message}")
         files.write_json(run.environment, machine.environment())
         files.write_json(stamp, source)
     files.write_text(run.config, to_toml(settings))

@@ -87,12 +87,18 @@ def _continued(stored: dict[str, Any], directory: Path) -> Progress:
 
 
 def autocast(precision: str) -> Any:
-    """BF16 where the processor multiplies it natively (there it is about twice as fast), else float32."""
+    """The context in which the network computes in ``arithmetic(precision)``."""
+    where, use = arithmetic(precision)
+    return torch.autocast(where, dtype=torch.bfloat16, enabled=use == "bf16")
+
+
+def arithmetic(precision: str) -> tuple[str, str]:
+    """Device and precision. ``auto`` is BF16 where the processor multiplies it natively (there it is about twice as
+    fast), else float32."""
     where = device().type
     on_cpu = bool({"avx512_bf16", "amx_bf16"} & machine.cpu_flags())
     native = torch.cuda.is_bf16_supported(including_emulation=False) if where == "cuda" else on_cpu
-    use = precision == "bf16" or (precision == "auto" and native)
-    return torch.autocast(where, dtype=torch.bfloat16, enabled=use)
+    return where, "bf16" if precision == "bf16" or (precision == "auto" and native) else "f32"
 
 
 def evaluate(model: Deployable, images: ImageSet, precision: str, batch: int = 64) -> tuple[float, float]:

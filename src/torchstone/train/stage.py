@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from torchstone.train import loop
 from torchstone.train.recipe import Recipe
 
 VERSION = 1
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "PIL")
 
 
 class TrainRequest(Value):
@@ -53,7 +52,9 @@ def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Ar
             "architecture": [architecture, options],
             "weights": _weights_digest(request.weights),
             "preprocess": preprocess.digest(),
+            "classes": catalog.classes,
             "recipe": request.recipe.model_dump(mode="json"),
+            "arithmetic": loop.arithmetic(request.recipe.precision),
             "seed": request.seed,
             "split": split.fingerprint,
         },
@@ -90,24 +91,22 @@ def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Ar
 
 def check(request: TrainRequest) -> None:
     """Raise the UserError of a request that names no network, or weights that are not there."""
-    architecture_of(request)
-    check_policy(request.recipe.augment)
     if request.weights:
         weights.locate(request.weights)
+    architecture_of(request)
+    check_policy(request.recipe.augment)
 
 
 def fit_into(model: Deployable, train_set: ImageSet, val: ImageSet, recipe: Recipe, seed: int, directory: Path) -> None:
-    """Train ``model`` in place and leave ``history.parquet`` in ``directory``; checkpoints are gone when it is done."""
-    checkpoints = directory / "checkpoints"
-    progress = loop.fit(model, train_set, val, recipe, seed, checkpoints)
+    """Train ``model`` in place and leave ``history.parquet`` in ``directory``."""
+    progress = loop.fit(model, train_set, val, recipe, seed, directory / artifacts.CHECKPOINTS)
     columns = {name: [row[name] for row in progress.history] for name in progress.history[0]}
     tables.write(directory / "history.parquet", tables.frame(columns), {"best_epoch": progress.best_epoch})
-    shutil.rmtree(checkpoints)
 
 
 def save_torch(model: Deployable, draft: Artifact, calib: ImageSet, directory: Path) -> Artifact:
     """Save the model's weights, proven to reload, and describe them."""
-    pixels = calib.images(slice(0, min(golden.IMAGES, len(calib))))
+    pixels = calib.images(seeding.sample_rows(calib.labels, golden.IMAGES, "golden"))
     store.save_proven(model, draft, directory, torch.from_numpy(np.ascontiguousarray(pixels)))
     return artifacts.identified(draft, directory)
 

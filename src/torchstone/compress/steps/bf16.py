@@ -8,7 +8,6 @@ from typing import Any
 
 from torchstone.core.artifact import identified
 from torchstone.core.contracts import Step, StepContext
-from torchstone.core.errors import ChainError
 from torchstone.core.values import Artifact
 
 
@@ -20,6 +19,7 @@ class Bf16(Step):
     accepts = ("openvino", "torch")
     targets = ("openvino", "torch")
     free = True
+    final = True
 
     def requires_for(self, target: str | None) -> tuple[str, ...]:
         return ("torch",) if target == "torch" else ("openvino",)
@@ -27,10 +27,6 @@ class Bf16(Step):
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
-        if artifact.made_by.step == "int8":
-            raise ChainError(
-                "'bf16' after 'int8' would leave the integer layers as they are", hint="choose one of them"
-            )
         if artifact.format == "openvino":
             from torchstone.runtimes.openvino import import_openvino
 

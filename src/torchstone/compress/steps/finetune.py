@@ -19,6 +19,7 @@ class Finetune(Step):
     requires = ("torch", "safetensors")
     value_option = "epochs"
     needs_val = True
+    resumes = True
 
     class Config(StepConfig):
         epochs: int = Field(default=2, ge=1, description="passes over the training part")

@@ -10,6 +10,8 @@ from pydantic import Field
 
 from torchstone.core.artifact import identified
 from torchstone.core.contracts import Step, StepConfig, StepContext
+from torchstone.core.errors import ChainError
+from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Artifact
 
 
@@ -21,10 +23,11 @@ class Int8(Step):
     asymmetric (slower, sometimes more accurate). Both calibrate by minimum and maximum unless asked otherwise.
     """
 
-    version = 1
+    version = 2
     accepts = ("onnx", "openvino")
     targets = ("onnxruntime", "openvino")
     value_option = "images"
+    final = True
 
     class Config(StepConfig):
         images: int = Field(default=128, ge=8, description="calibration images; as many as there are, at most this")
@@ -36,10 +39,15 @@ class Int8(Step):
     def requires_for(self, target: str | None) -> tuple[str, ...]:
         return ("openvino", "nncf") if target == "openvino" else ("onnxruntime", "onnx")
 
+    def check(self, config: Any, target: str | None) -> None:
+        for option, its in (("calibration", "onnxruntime"), ("preset", "openvino")):
+            if option in config.model_fields_set and target != its:
+                raise ChainError(f"'int8@{target}' has no {option}", hint=f"it is an option of int8@{its}")
+
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
-        pixels = context.calib.images(slice(0, min(config.images, len(context.calib))))
+        pixels = context.calib.images(sample_rows(context.calib.labels, config.images, "calibration"))
         back_end = importlib.import_module(f"torchstone.compress.int8.{target or self.targets[0]}")
         back_end.quantise(artifact, pixels, config, out_dir)
         return identified(artifact, out_dir)
