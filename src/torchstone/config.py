@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -14,8 +14,6 @@ from torchstone.core import files
 from torchstone.core.errors import ConfigError, nearest
 from torchstone.core.run import Run, slug
 from torchstone.core.values import Budget, Value
-
-ValueT = TypeVar("ValueT", bound=Value)
 
 LADDER = (
     "onnx",
@@ -82,6 +80,12 @@ class Settings(Value):
     max_latency_ms: float | None = Field(default=None, gt=0, description="bound on the median at batch 1")
     max_size_mb: float | None = Field(default=None, gt=0, description="size of the model's files")
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _refusal(error, type(self)) from None
+
     @property
     def budget(self) -> Budget:
         return Budget(**{name: getattr(self, name) for name in Budget.model_fields if name != "schema_version"})
@@ -146,21 +150,23 @@ def settings(given: dict[str, Any], config: Path | None = None) -> Settings:
     values = {**(load_toml(config) if config else {}), **given}
     if "data" not in values:
         raise ConfigError("no data was named", hint='torchstone run FOLDER, or data = "FOLDER" in the TOML file')
-    return _checked(Settings, values)
+    return Settings(**values)
 
 
 def budget_of(**values: float | None) -> Budget:
     """A budget from flags; a ConfigError names the value that is out of range."""
-    return _checked(Budget, values)
-
-
-def _checked(kind: type[ValueT], values: dict[str, Any]) -> ValueT:
     try:
-        return kind(**values)
+        return Budget.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = flag(str(first["loc"][0]))
-        raise ConfigError(f"{name} = {first['input']!r} is refused: {first['msg'].lower()}") from None
+        raise _refusal(error, Budget) from None
+
+
+def _refusal(error: ValidationError, kind: type[Value]) -> ConfigError:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    if name not in kind.model_fields:
+        return ConfigError(f"unknown setting '{name}'", hint=nearest(name, kind.model_fields))
+    return ConfigError(f"{flag(name)} = {first['input']!r} is refused: {first['msg'].lower()}")
 
 
 def flag(name: str) -> str:

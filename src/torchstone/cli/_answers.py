@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json as jsons
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from torchstone.core import console
 from torchstone.core.run import Run
 from torchstone.core.values import Artifact, Candidate, Finding
 from torchstone.core.verdict import CandidateVerdict, SpeedResult, Verdict
@@ -21,11 +21,6 @@ COLUMNS = ("top-1", "drop (at most)", "batch 1", "faster (at least)", "same runt
 NARROW = 110
 """Width of a terminal below which the table leaves columns out."""
 LEFT_OUT_WHEN_NARROW = ("same runtime",)
-
-
-def prepare(json: bool) -> None:
-    """Before any work: with ``--json`` nothing but the answer is printed."""
-    console.be_quiet(json)
 
 
 def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int:
@@ -47,7 +42,7 @@ def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int
     out.print(_verdict_table(found, out.width))
     out.print(f"\n{found.sentence}", highlight=False)
     for row in found.rows:
-        if row.outcome in ("fail", "undecided", "void"):
+        if row.outcome in ("fail", "undecided", "void") and row.reason not in found.sentence:
             out.print(f"  {row.name}: {row.outcome}: {row.reason}", highlight=False, markup=False)
     if found.winner is not None and run.bundle.exists():
         out.print(f"bundle   {run.bundle}", highlight=False, soft_wrap=True)
@@ -79,12 +74,12 @@ def _cells(row: CandidateVerdict) -> list[str]:
     accuracy, latency = row.accuracy, row.latency
     drop = "—"
     if accuracy and row.outcome != "baseline":
-        bound = f"({accuracy.drop_upper:.1f})" if accuracy.part == "test" else "val"
-        drop = f"{accuracy.drop:.1f} {bound}"
+        drop = f"{accuracy.drop:.1f} ({accuracy.drop_upper:.1f})" if accuracy.part == "test" else f"{accuracy.drop:.1f}"
+    on_val = " val" if accuracy and accuracy.part == "val" else ""
     return [
-        f"{accuracy.top1:.1f}" if accuracy else "—",
+        f"{accuracy.top1:.1f}{on_val}" if accuracy else "—",
         drop,
-        f"{latency.median_ms:.2f} ms" if latency else "—",
+        _milliseconds(latency.median_ms) if latency else "—",
         _times(row.speed),
         _times(row.same_runtime, bound=False),
         f"{row.size_mb:.2f} MB",
@@ -96,6 +91,11 @@ def _outcome(row: CandidateVerdict, found: Verdict) -> str:
     more = f"\n{row.images_needed:,} more images" if row.images_needed else ""
     colour = COLOURS.get(row.outcome, "dim")
     return f"[{colour}]{row.outcome}{chosen}{more}[/{colour}]"
+
+
+def _milliseconds(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f} ms"
 
 
 def _times(speed: SpeedResult | None, *, bound: bool = True) -> str:

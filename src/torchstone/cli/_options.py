@@ -23,7 +23,7 @@ def with_settings(*without: str) -> Callable[[Callable[..., Any]], Callable[...,
     def decorate(verb: Callable[..., Any]) -> Callable[..., Any]:
         def command(**arguments: Any) -> Any:
             config, json = arguments.pop("config"), arguments.pop("json")
-            given = {name: value for name, value in arguments.items() if value not in (None, False, [])}
+            given = {name: value for name, value in arguments.items() if not _absent(value)}
             return verb(given, config, json)
 
         parameters = [_parameter(name) for name in Settings.model_fields if name not in ("schema_version", *without)]
@@ -37,6 +37,11 @@ def with_settings(*without: str) -> Callable[[Callable[..., Any]], Callable[...,
         return command
 
     return decorate
+
+
+def _absent(value: Any) -> bool:
+    """Whether a flag was not given. 0 is given."""
+    return value is None or value is False or value == []
 
 
 def _parameter(name: str) -> inspect.Parameter:

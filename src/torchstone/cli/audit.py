@@ -16,5 +16,4 @@ def command(
     from torchstone.cli import _answers
     from torchstone.stages.read import audit
 
-    _answers.prepare(json)
     return _answers.findings(audit(data), json)

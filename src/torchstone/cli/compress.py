@@ -20,7 +20,6 @@ def command(
     from torchstone.cli import _answers
     from torchstone.stages.compress import compress, plan_all
 
-    _answers.prepare(json)
     if dry_run:
         return _answers.plans(plan_all(chains), json)
     return _answers.candidates(compress(model, chains), json)

@@ -11,6 +11,5 @@ def command(runs: RUNS = Path("runs"), json: JSON = False) -> int:
     from torchstone import pipeline
     from torchstone.cli import _answers
 
-    _answers.prepare(json)
     chosen, verdict = pipeline.demo(runs)
     return _answers.verdict(verdict, chosen.run, json)

@@ -9,5 +9,4 @@ def command(json: JSON = False) -> int:
     from torchstone.cli import _answers
     from torchstone.doctor import doctor
 
-    _answers.prepare(json)
     return _answers.findings(doctor(), json)

@@ -15,12 +15,12 @@ def command(
     model: Annotated[str, typer.Argument(help="A run, or an artifact; @RUNTIME behind it if wanted.")],
     data: Annotated[str | None, typer.Argument(help="Other images; by default those of the run.")] = None,
     part: Annotated[
-        Literal["train", "val", "calib", "test"], typer.Option(help="Part of the run's own split.")
-    ] = "val",
+        Literal["train", "val", "calib", "test"] | None,
+        typer.Option(help="Part of the run's own split, val by default; test once it has met a judge."),
+    ] = None,
     json: JSON = False,
 ) -> int:
     from torchstone.cli import _answers
     from torchstone.stages.evaluate import evaluate
 
-    _answers.prepare(json)
     return _answers.evaluation(evaluate(model, data, part), json)

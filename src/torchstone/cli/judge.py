@@ -31,7 +31,6 @@ def command(
     from torchstone.config import budget_of
     from torchstone.stages.judge import judge
 
-    _answers.prepare(json)
     budget = budget_of(
         max_drop=max_drop,
         confidence=confidence,

@@ -16,6 +16,5 @@ def command(given: dict[str, Any], config: Path | None, json: bool) -> int:
     from torchstone.cli import _answers
     from torchstone.config import settings
 
-    _answers.prepare(json)
     chosen = settings(given, config)
     return _answers.verdict(pipeline.run(chosen), chosen.run, json)

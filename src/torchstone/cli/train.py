@@ -15,6 +15,5 @@ def command(given: dict[str, Any], config: Path | None, json: bool) -> int:
     from torchstone.config import settings
     from torchstone.stages.train import train
 
-    _answers.prepare(json)
     chosen = settings(given, config)
     return _answers.artifact(train(chosen), json)

@@ -15,5 +15,4 @@ def command(run: Annotated[Path, typer.Argument(help="A run, such as runs/NAME."
     from torchstone.core.run import Run
     from torchstone.judge.verify import verify
 
-    _answers.prepare(json)
     return _answers.mismatches(verify(Run(run)), json)

@@ -10,7 +10,7 @@ _quiet = False
 
 
 def be_quiet(quiet: bool = True) -> None:
-    """Print nothing while working (``--json``, ``--quiet``)."""
+    """Print nothing while working."""
     global _quiet
     _quiet = quiet
 

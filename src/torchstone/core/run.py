@@ -99,7 +99,7 @@ class Run:
             [
                 {
                     "name": candidate.name,
-                    "directory": candidate.artifact.directory.relative_to(self.root).as_posix(),
+                    "directory": candidate.artifact.directory.resolve().relative_to(self.root.resolve()).as_posix(),
                     "runtime": candidate.runtime,
                     "options": candidate.options.model_dump(mode="json"),
                     "free": candidate.free,
@@ -111,7 +111,7 @@ class Run:
 
 def run_of(artifact: Artifact) -> Run:
     """The run that an artifact directory lies in."""
-    run = Run(artifact.directory.resolve().parent.parent)
+    run = Run(artifact.directory.parent.parent)
     if artifact.directory.resolve().parent.name != "artifacts" or not (run.data / "catalog.json").exists():
         raise ArtifactError(
             f"'{artifact.directory}' does not lie in a run, so its data cannot be found",

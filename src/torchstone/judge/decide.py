@@ -12,6 +12,9 @@ from torchstone.core.values import Budget, Outcome
 from torchstone.core.verdict import AccuracyResult, ControlResult, Decision, LatencyResult, SpeedResult
 from torchstone.judge import power
 
+REASONABLE = 50
+"""Times as many test images as there are, above which asking for more is no advice."""
+
 
 def drop(result: AccuracyResult, budget: Budget, level: float) -> Decision:
     """The accuracy that is lost, against the margin; says how many images would decide it when these do not."""
@@ -23,7 +26,7 @@ def drop(result: AccuracyResult, budget: Budget, level: float) -> Decision:
     else:
         outcome = "undecided"
         more, at_best = images_needed(result, budget, level), _more_images(result, budget, 0.0, level)
-        helps = f"no number of images helps if it really loses {result.drop:.2f}"
+        helps = f"no reasonable number of images helps if it really loses {result.drop:.2f}"
         if more is not None:
             helps = f"about {more:,} more test images would probably decide it"
             helps += f" ({at_best:,} if it really loses nothing)" if at_best is not None and 1 < at_best < more else ""
@@ -93,7 +96,7 @@ def together(decisions: Sequence[Decision]) -> tuple[Outcome, str]:
 def _more_images(result: AccuracyResult, budget: Budget, drop: float, level: float) -> int | None:
     disagreement = (result.lost + result.gained) / result.images
     needed = power.images_needed(budget.max_drop / 100, disagreement, drop / 100, level)
-    return None if needed is None else max(1, needed - result.images)
+    return None if needed is None or needed > REASONABLE * result.images else max(1, needed - result.images)
 
 
 def _by_the_clock(decision: Decision, clock: ControlResult | None) -> Decision:

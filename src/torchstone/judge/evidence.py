@@ -54,7 +54,7 @@ class Evidence:
         self._note(candidate.artifact.directory / "artifact.json")
 
     def _note(self, path: Path) -> None:
-        place = path.relative_to(self.run.root) if path.is_relative_to(self.run.root) else path
+        place = path.resolve().relative_to(self.run.root.resolve())
         self.digests[place.as_posix()] = files.sha256(path)
 
 

@@ -9,6 +9,9 @@ from torchstone.core.values import Budget
 from torchstone.core.verdict import CandidateVerdict, ControlResult, SpeedResult, Verdict
 from torchstone.judge import decide
 
+MATERIAL = 1.05
+"""How much faster than a rival that costs nothing a compression has to be, at least, to be worth it."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -19,7 +22,7 @@ class Choice:
 
 
 def choose(rows: Sequence[CandidateVerdict], control: ControlResult | None, budget: Budget) -> Choice:
-    """The fastest candidate that passed, unless a free one that passed is not proven to be slower: then that one.
+    """The fastest candidate that passed, unless a free one that passed is not proven to be 5 % slower: then that one.
 
     ``rows`` has the baseline first. A compression that is not proven faster than the baseline either, and not needed
     for the size, is not worth it, though it stays the winner: it is the best of what passed.
@@ -50,10 +53,10 @@ def _proven_faster(row: CandidateVerdict, rival: CandidateVerdict) -> bool:
     overlap (wider than a direct comparison, so never proven too easily)."""
     for direct in (row.free_rival, row.same_runtime):
         if direct is not None and direct.rival_id == rival.candidate_id:
-            return (direct.lower or 0.0) > 1
+            return (direct.lower or 0.0) > MATERIAL
     if row.speed is None or rival.speed is None or row.speed.lower is None or rival.speed.upper is None:
         return False
-    return row.speed.lower > rival.speed.upper
+    return row.speed.lower > MATERIAL * rival.speed.upper
 
 
 def sentence(verdict: Verdict) -> str:

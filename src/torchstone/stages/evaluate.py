@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from torchstone.core.contracts import ImageSet
-from torchstone.core.errors import DataError, nearest
+from torchstone.core.errors import ArtifactError, ConfigError, DataError, nearest
 from torchstone.core.run import run_of
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Candidate, Part
@@ -23,15 +23,23 @@ from torchstone.stages.read import opened
 QUARTETS = 4
 
 
-def evaluate(model: str, source: str | None, part: Part) -> dict[str, Any]:
+def evaluate(model: str, source: str | None, part: Part | None) -> dict[str, Any]:
     """Metrics of one model on a part of its run's split, or on all images of another source; its latency at batch 1 and
     32 on one thread (medians of one short session: to compare two models, ``judge`` them)."""
     place, runtime = split_runtime(model)
+    if source is not None and part is not None:
+        raise ConfigError("a part was named together with other images", hint="other images are evaluated as a whole")
     artifact = find_artifact(place)
     candidate = candidate_of(artifact, artifact.chain or BASELINE, runtime, 1)
     if source is None:
+        part = part or "val"
         data = opened(run_of(artifact))
         path = data.run.predictions(candidate, part)
+        if part == "test" and not path.exists():
+            raise ArtifactError(
+                f"'{candidate.name}' has not met the test images, and each look at them counts",
+                hint="torchstone judge looks, and the ledger counts it; until then evaluate on val",
+            )
         images = data.sets(artifact, part)[part]
         found = predict.predict(candidate, data.split, part, images, path)
         speed = _speed(candidate, images)
@@ -42,7 +50,7 @@ def evaluate(model: str, source: str | None, part: Part) -> dict[str, Any]:
         "model": candidate.name,
         "runtime": candidate.runtime,
         "images": len(found),
-        "part": part if source is None else source,
+        "part": part or source,
         "size_mb": artifact.size_mb,
         **speed,
         **metrics.summary(found.labels, found.scores),

@@ -48,9 +48,11 @@ def find_artifact(model: str) -> Artifact:
     if trained_ones:
         names = ", ".join(sorted(path.name for path in trained_ones))
         raise ArtifactError(f"'{model}' holds several trained models: {names}", hint="name one of them")
+    meant = Path("runs") / model
+    made = "torchstone train DATA makes one, below runs/NAME/artifacts"
     raise ArtifactError(
         f"'{model}' is neither an artifact nor a run with a trained model",
-        hint="torchstone train DATA makes one, below runs/NAME/artifacts",
+        hint=f"did you mean '{meant}'?" if meant.is_dir() else made,
     )
 
 

@@ -109,7 +109,8 @@ def measure(
 def decide(data: Data, candidates: Sequence[Candidate], chosen: Shortlist, budget: Budget, quartets: int) -> Verdict:
     """Time the shortlist in a fresh session, let it meet the test set in its order, and store the verdict."""
     run = data.run
-    run.report.unlink(missing_ok=True)  # it says that a run is finished
+    for path in (run.report, run.verdict):  # an older verdict goes before its evidence does
+        path.unlink(missing_ok=True)
     for candidate in candidates:
         predict.discard_foreign(candidate, data.split, "test", run.predictions(candidate, "test"))
     timed = [one for one in candidates[1:] if one.id in chosen.order]
@@ -136,7 +137,7 @@ def _time(
     The control knows nothing of the candidates, so that choosing by it favours none of them."""
     baseline = candidates[0]
     for session in range(1, SESSIONS + 1):
-        console.say(f"timing {len(timed)} candidates: {', '.join(one.name for one in timed)}")
+        console.say(f"timing {', '.join(one.name for one in timed)}")
         measure(data, candidates, timed, free_rival, "judged", quartets)
         table = timing.load_timings(data.run.timings(baseline))
         control = speed.control(speed.quartets(table, "judged", baseline.id))
@@ -173,7 +174,7 @@ def _find(name: str, baseline: Candidate, data: Data, threads: int) -> Candidate
             raise not_there from None
         plans = plan_all([name], baseline.artifact.format)
         return build_all(plans, baseline, data, seed=seed_of(baseline.artifact), skip_impossible=False)[0]
-    if run_of(artifact).root != data.run.root.resolve():
+    if run_of(artifact).root.resolve() != data.run.root.resolve():
         raise ArtifactError(
             f"'{name}' lies in another run than the baseline",
             hint="both must have been made from the same split: build the chain with torchstone compress",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torchstone.config import Settings
 from torchstone.core import console, files, registry, tables
-from torchstone.core.errors import MissingPackageError
+from torchstone.core.errors import ConfigError, MissingPackageError
 from torchstone.core.values import Artifact
 from torchstone.stages.read import Data, read
 
@@ -36,6 +36,8 @@ def trained(settings: Settings, data: Data) -> Artifact:
 
 def check(settings: Settings) -> None:
     """Raise the UserError of settings that name no model or no weights that are there, before any image is read."""
+    if settings.epochs == 0 and not settings.weights:
+        raise ConfigError("epochs = 0 keeps the weights, but none were given", hint="name them with --weights")
     request = _request(settings)
     from torchstone.train import stage
 
