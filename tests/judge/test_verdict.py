@@ -106,7 +106,8 @@ def test_test_predictions_are_asked_for_one_at_a_time_the_baseline_first(ladder:
 
 @pytest.mark.parametrize(
     ("lost", "gained", "outcome", "said"),
-    [(2, 0, "pass", "at most"), (6, 1, "undecided", "more test images"), (8, 1, "undecided", "no reasonable number"), (30, 0, "fail", "at least"),
+    [(2, 0, "pass", "at most"), (6, 1, "undecided", "more test images"), (8, 1, "undecided", "no reasonable number"),
+     (30, 0, "fail", "at least"),
      (9, 0, "undecided", "no reasonable number of images helps if it really loses 1.12")],
 )  # fmt: skip
 def test_a_drop_is_decided_by_its_bounds(world: World, lost: int, gained: int, outcome: str, said: str) -> None:
