@@ -79,6 +79,7 @@ EXTRA_OF_PACKAGE = {
     "matplotlib": "judge",
     "jinja2": "judge",
     "onnx": "train",
+    "onnxscript": "train",
     "torch": "train",
     "torchvision": "train",
     "timm": "train",

@@ -23,7 +23,7 @@ class Onnx(Step):
     version = 1
     accepts = ("torch",)
     produces = "onnx"
-    requires = ("torch", "safetensors", "onnx", "onnxruntime")
+    requires = ("torch", "safetensors", "onnx", "onnxscript", "onnxruntime")
     free = True
 
     class Config(StepConfig):
