@@ -86,27 +86,17 @@ class Run:
 
     def load_candidates(self) -> list[Candidate]:
         """The candidates of this run, the baseline first."""
-        rows = files.read_json(self.candidates)
         found = []
-        for row in rows:
+        for row in files.read_json(self.candidates):
             artifact = load_artifact(self.root / row.pop("directory"))
-            found.append(Candidate.model_validate({**row, "artifact": artifact}))
+            found.append(Candidate.described(artifact, row, self.candidates))
         return found
 
     def save_candidates(self, candidates: list[Candidate]) -> None:
-        files.write_json(
-            self.candidates,
-            [
-                {
-                    "name": candidate.name,
-                    "directory": candidate.artifact.directory.resolve().relative_to(self.root.resolve()).as_posix(),
-                    "runtime": candidate.runtime,
-                    "options": candidate.options.model_dump(mode="json"),
-                    "free": candidate.free,
-                }
-                for candidate in candidates
-            ],
-        )
+        root = self.root.resolve()
+        places = [one.artifact.directory.resolve().relative_to(root).as_posix() for one in candidates]
+        rows = [{"directory": place, **one.description} for place, one in zip(places, candidates, strict=True)]
+        files.write_json(self.candidates, rows)
 
 
 def run_of(artifact: Artifact) -> Run:

@@ -189,6 +189,19 @@ class Candidate(Value):
         return files.digest([self.artifact.id, self.runtime, self.options.model_dump(mode="json")])
 
     @property
+    def description(self) -> dict[str, Any]:
+        """All but the artifact, which lies in a directory of its own: what ``described`` takes back."""
+        return self.model_dump(mode="json", include={"name", "runtime", "options", "free"})
+
+    @classmethod
+    def described(cls, artifact: Artifact, description: Any, path: Path) -> Candidate:
+        """The candidate of this artifact; an ArtifactError names ``path`` when the description does not fit."""
+        try:
+            return cls.model_validate({**description, "artifact": artifact})
+        except (TypeError, ValueError) as error:
+            raise ArtifactError(f"'{path}' does not describe a candidate: {error}") from None
+
+    @property
     def slug(self) -> str:
         """A directory name: readable, and unique by its hash."""
         plain = "".join(letter if letter.isalnum() or letter in "=." else "-" for letter in self.name)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from torchstone.core import files
 from torchstone.core.artifact import load_artifact
-from torchstone.core.errors import ArtifactError
-from torchstone.core.values import Candidate, RuntimeOptions
+from torchstone.core.values import Candidate
 from torchstone.runtimes import golden, open_candidate
 
 MANIFEST = "manifest.json"
@@ -30,17 +29,8 @@ def write(winner: Candidate, fallback: Candidate | None, place: Path) -> Path:
 def load(directory: Path) -> Candidate:
     """The candidate that a bundle serves, after checking that its model is the one that was stored."""
     artifact = load_artifact(directory)
-    stored = files.read_json(directory / "candidate.json")
-    try:
-        return Candidate(
-            name=stored["name"],
-            artifact=artifact,
-            runtime=stored["runtime"],
-            options=RuntimeOptions(**stored["options"]),
-            free=stored["free"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"'{directory / 'candidate.json'}' does not describe a candidate: {error}") from None
+    path = directory / "candidate.json"
+    return Candidate.described(artifact, files.read_json(path), path)
 
 
 def _fill(directory: Path, candidate: Candidate) -> None:
@@ -54,15 +44,7 @@ def _fill(directory: Path, candidate: Candidate) -> None:
     artifact.save(directory / "artifact.json")
     artifact.preprocess.save(directory / "preprocess.json")
     files.write_json(directory / "labels.json", list(artifact.classes))
-    files.write_json(
-        directory / "candidate.json",
-        {
-            "name": candidate.name,
-            "runtime": candidate.runtime,
-            "options": candidate.options.model_dump(mode="json"),
-            "free": candidate.free,
-        },
-    )
+    files.write_json(directory / "candidate.json", candidate.description)
     golden.copy(artifact.directory, directory, candidate)
     golden.check(directory, artifact.preprocess, open_candidate(load(directory)))
 
