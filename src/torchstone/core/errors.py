@@ -6,8 +6,9 @@ TorchstoneError              exit code 70 unless a subclass says otherwise
     ├── ChainError               a chain of steps that cannot be built
     ├── ConfigError              a flag, a TOML key, a value
     ├── ArtifactError            a run, artifact or bundle that cannot be read, or does not reproduce
-    ├── MissingPackageError           an extra that is not installed
-    └── StorageError             a disk that is full or read-only
+    ├── MissingPackageError      an extra that is not installed
+    ├── StorageError             a disk that is full or read-only
+    └── TrainingError            a loss that is no longer a number
 """
 
 from __future__ import annotations

@@ -64,8 +64,7 @@ def discard_foreign(candidate: Candidate, split: Split, part: Part, path: Path) 
     except ArtifactError:
         path.unlink(missing_ok=True)
         return
-    wanted = {"candidate_id": candidate.id, "split_fingerprint": split.fingerprint, "part": part}
-    if any(header.get(key) != value for key, value in wanted.items()):
+    if not _answers(header, candidate, split, part):
         path.unlink()
 
 
@@ -115,7 +114,11 @@ def _kept(candidate: Candidate, split: Split, part: Part, images: ImageSet, path
         stored = load(path)
     except ArtifactError:
         return None
+    fits = _answers(stored.header, candidate, split, part) and list(stored.items) == list(images.items)
+    return stored if fits else None
+
+
+def _answers(header: dict[str, Any], candidate: Candidate, split: Split, part: Part) -> bool:
+    """Whether stored predictions with this header are this candidate's on this part of this split."""
     wanted = {"candidate_id": candidate.id, "split_fingerprint": split.fingerprint, "part": part}
-    if any(stored.header.get(key) != value for key, value in wanted.items()):
-        return None
-    return stored if list(stored.items) == list(images.items) else None
+    return all(header.get(key) == value for key, value in wanted.items())

@@ -1,4 +1,4 @@
-"""What a training run does, as one value: in code, in TOML, or by the flags of the same names."""
+"""What a training run does, as one value. Most options are settings of a run, too (``config.Settings``)."""
 
 from __future__ import annotations
 
