@@ -7,7 +7,7 @@
 #   PYTEST_ARGS="-k int8" more arguments for pytest
 
 VENV ?= .venv
-EXTRAS := train,openvino,lite
+EXTRAS := train,openvino,lite,fast
 SUPPORTED := import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 ifndef PYTHON
 PYTHON := $(shell for it in python3 python3.13 python3.12 python3.11; do \

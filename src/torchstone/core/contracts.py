@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,26 +20,54 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+class Box(NamedTuple):
+    """A rectangle that somebody drew on a picture, in pixels of the upright picture, exactly as annotated: it may
+    reach out of the picture, or have no area."""
+
+    picture: str
+    """Path of the picture, for people: several boxes share it."""
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    width: int
+    """Pixels of the picture as the annotation gives them; 0: it does not."""
+    height: int
+    annotator: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What a reader found, by columns; nothing has been decoded yet."""
+    """What a reader found, by columns of equal length; nothing has been decoded yet."""
 
     classes: tuple[str, ...]
     paths: Sequence[str]
+    """Unique. What stands behind one is read by ``Reader.image``: a file, a member of an archive, a cut-out box."""
     labels: Sequence[int]
     parts: Sequence[str | None]
-    """``train`` or ``test`` (a source's only held-out folder is its test), None where the source has no split."""
+    """``train``, ``val`` or ``test`` (a source's only held-out part is its test), None where it has no split."""
+    groups: Sequence[str | None] = ()
+    """Images of one group (a patient, a video) are never separated. Empty: the source has none."""
+    times: Sequence[str | None] = ()
+    """When each image was taken, as ISO 8601. Empty: the source does not say."""
+    boxes: Sequence[Box] = ()
+    """For sources of boxes: what each item was cut from. Empty: items are whole pictures."""
+    files: Sequence[str] = ()
+    """Files that all this was read from: when one changes, it is another source. Empty: each path below the root."""
     findings: tuple[Finding, ...] = ()
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """Finds the images of one kind of source."""
+    """Finds the images of one kind of source. It keeps no state that ``image`` needs: another process can ask it."""
 
     requires: ClassVar[tuple[str, ...]]
+    understands: ClassVar[str]
+    """What it takes, as a phrase for 'understood: …'."""
 
     def accepts(self, root: str) -> bool:
-        """Whether ``root`` (a path, or a reserved word such as ``digits``) is this kind of source."""
+        """Whether ``root`` (a path, or a reserved word such as ``digits``) is this kind of source. Raises a DataError
+        for an archive that cannot be opened."""
         ...
 
     def listing(self, root: str) -> Listing:
@@ -47,7 +75,8 @@ class Reader(Protocol):
         ...
 
     def image(self, root: str, path: str) -> bytes:
-        """The encoded file behind one path of the listing."""
+        """The encoded file behind one path of the listing; called from several threads at once. Raises a DataError or
+        an OSError when it cannot be read."""
         ...
 
 

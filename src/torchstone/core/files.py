@@ -69,9 +69,14 @@ def whole_directory(place: Path, *, resume: bool = False) -> Iterator[Path]:
         if not resume:
             shutil.rmtree(partial, ignore_errors=True)
         raise
-    if place.exists():
-        shutil.rmtree(place)
-    partial.rename(place)
+    if place.exists():  # two renames: what was there is never half deleted when the new one comes
+        old = place.with_name(place.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        place.rename(old)
+        partial.rename(place)
+        shutil.rmtree(old)
+    else:
+        partial.rename(place)
 
 
 @contextlib.contextmanager

@@ -89,5 +89,7 @@ def missing_packages(names: tuple[str, ...]) -> list[str]:
 readers: Registry[Reader] = Registry("reader", ("data/readers",), "torchstone.readers")
 steps: Registry[Step] = Registry("step", ("compress/steps", "export/formats"), "torchstone.steps")
 runtimes: Registry[Runtime] = Registry("runtime", ("runtimes",), "torchstone.runtimes", not_plugins=("adapt", "golden"))
-data_checks: Registry[Check] = Registry("data check", ("audit",), "torchstone.data_checks")
+data_checks: Registry[Check] = Registry(
+    "data check", ("audit",), "torchstone.data_checks", not_plugins=("clean", "features", "probe", "two_sample")
+)
 machine_checks: Registry[Check] = Registry("machine check", ("doctor",), "torchstone.machine_checks")

@@ -30,6 +30,17 @@ def write(path: Path, table: pl.DataFrame, header: dict[str, Any] | None = None)
     files.write_bytes(path, buffer.getvalue())
 
 
+def header(path: Path) -> dict[str, Any]:
+    """The header alone, empty in a Parquet file of another origin; a missing or damaged file is an ArtifactError."""
+    import polars as pl
+
+    try:
+        found = json.loads(pl.read_parquet_metadata(path).get(HEADER, "{}"))
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise ArtifactError(f"'{path}' is not a readable table: {error}") from None
+    return found if isinstance(found, dict) else {}
+
+
 def read(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The table and its header; a missing or damaged file is an ArtifactError that names it."""
     import polars as pl

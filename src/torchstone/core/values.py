@@ -14,6 +14,7 @@ Format = Literal["torch", "onnx", "openvino"]
 Part = Literal["train", "val", "calib", "test"]
 Precision = Literal["f32", "bf16"]
 Severity = Literal["error", "warning", "info"]
+Decision = Literal["drop", "review"]
 Outcome = Literal["pass", "fail", "undecided", "void"]
 
 PARTS: tuple[Part, ...] = ("train", "val", "calib", "test")
@@ -53,16 +54,30 @@ class Finding(Value):
     severity: Severity
     message: str
     hint: str | None = None
-    items: tuple[str, ...] = ()
+    items: tuple[str, ...] = Field(
+        default=(), description="what it is about, the worst first; stored findings name the first few alone"
+    )
+    scores: tuple[float, ...] = Field(default=(), description="of each item, where the check ranks them")
+    suggested: tuple[str, ...] = Field(default=(), description="for each item, the class it seems to belong to")
+    groups: tuple[tuple[str, ...], ...] = Field(
+        default=(), description="items to be looked at side by side, the one to keep first"
+    )
+    decision: Decision | None = Field(default=None, description="what a cleaned catalog does with each of the items")
     evidence: dict[str, Any] = {}
 
 
 class Catalog(Value):
     """What a data set holds. ``table`` is a Parquet file with one row for each usable image:
 
-    ``item`` (str, unique), ``path`` (str, what the reader opens), ``label`` (int32, index into ``classes``),
-    ``sha256`` (of the decoded RGB pixels, so that re-encoded copies count as one), ``width``, ``height`` (int32,
-    pixels), ``group`` (str or null: items that must not be separated), ``part`` (str or null: the source's own split).
+    - ``item`` (str, unique), ``path`` (str, what the reader opens), ``label`` (int32, index into ``classes``);
+    - ``sha256`` (of the decoded RGB pixels, so that re-encoded copies count as one), ``picture`` (int32: images that
+      show the same picture, re-compressed, resized, mirrored, trimmed or brightened, share the number);
+    - ``group`` (str or null: items that must not be separated), ``part`` (str or null: the source's own split),
+      ``time`` (str or null, ISO 8601);
+    - ``width``, ``height`` (int32, pixels), ``format`` (str, what the content is), ``bytes`` (int64, encoded),
+      ``converted`` (str: the rules of decoding that had something to do, joined by commas);
+    - what ``data.measure`` takes from the pixels, a float32 column each;
+    - for items cut from pictures: ``box_picture`` and ``box_x0`` … ``box_annotator`` (``contracts.Box``).
     """
 
     root: str
@@ -75,7 +90,7 @@ class Catalog(Value):
 
 
 class Split(Value):
-    """Which item belongs to which part. ``table`` is a Parquet file of ``item`` and ``part``."""
+    """Which item belongs to which part. ``table`` is a Parquet file of ``item``, ``part`` and ``sha256``."""
 
     seed: int
     sizes: dict[Part, int]
@@ -89,9 +104,11 @@ class Preprocess(Value):
 
     ``mean`` and ``std`` are on the 0..1 scale and are applied inside the exported graph. ``resize_mode`` is ``short``
     (the shorter side becomes ``resize`` pixels, then a centre crop) or ``squash`` (both sides become ``resize``).
+    ``decoder`` is ``pillow``, or ``simplejpeg``: JPEG files by libjpeg-turbo's fast arithmetic, large ones at a
+    fraction of their size, and only the part around the crop resized. It is faster, and not quite the same.
     """
 
-    decoder: Literal["pillow"] = "pillow"
+    decoder: Literal["pillow", "simplejpeg"] = "pillow"
     decoder_version: str
     exif_rotation: Literal["apply", "ignore"] = "apply"
     alpha: Literal["white"] = "white"
