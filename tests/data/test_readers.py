@@ -14,11 +14,13 @@ import pytest
 from torchstone.core.contracts import Listing
 from torchstone.core.errors import DataError
 from torchstone.core.registry import readers
-from torchstone.data.catalog import find_reader
 from torchstone.data.preprocess import decode, default_preprocess
+from torchstone.data.readers import mnist_idx
 from torchstone.data.readers.digits import Digits
-from torchstone.data.readers.folder import Folder, natural
+from torchstone.data.readers.folder import Folder
 from torchstone.data.readers.mnist_idx import MnistIdx
+from torchstone.data.sources import find_reader, source_digest, trees
+from torchstone.data.sources.trees import natural
 
 MakeFolder = Callable[..., Path]
 
@@ -118,7 +120,86 @@ class TestFolder:
             Folder().listing(str(make_folder(counts, tmp_path / "images")))
         assert caught.value.hint
 
+    def test_a_class_folder_may_have_a_wnid_that_a_file_names(self, make_folder: MakeFolder) -> None:
+        wnids = ("n02012849", "n03126707", "n01440764")
+        root = make_folder({f"{part}/{wnid}": 2 for part in ("train", "val") for wnid in wnids})
+        (root / "LOC_synset_mapping.txt").write_text(
+            "n01440764 tench, Tinca tinca\nn02012849 crane\nn03126707 crane\nn99999999 other\n"
+        )
+        listing = Folder().listing(str(root))
+        assert listing.classes == ("tench", "crane (n02012849)", "crane (n03126707)")
+        assert {path.split("/")[1]: label for path, label in zip(listing.paths, listing.labels, strict=True)} == {
+            "n01440764": 0, "n02012849": 1, "n03126707": 2,
+        }  # fmt: skip
+        assert listing.findings == ()
+
+    @pytest.mark.parametrize(
+        ("file", "content"),
+        [
+            ("words.txt", "n1\tcat\nn2\tdog, hound\nn3\tbird\n"),
+            ("classes.txt", "n1,cat\nn2,dog\n"),
+            ("imagenet_class_index.json", '{"0": ["n1", "cat"], "1": ["n2", "dog"]}'),
+        ],
+    )
+    def test_files_that_name_classes(self, make_folder: MakeFolder, file: str, content: str) -> None:
+        root = make_folder({"n1": 1, "n2": 1})
+        (root / file).write_text(content)
+        assert Folder().listing(str(root)).classes == ("cat", "dog")
+
+    def test_a_list_of_the_folders_gives_their_order(self, make_folder: MakeFolder) -> None:
+        root = make_folder({"small": 1, "medium": 1, "large one": 1})
+        (root / "classes.txt").write_text("small\nmedium\nlarge one\n")
+        listing = Folder().listing(str(root))
+        assert listing.classes == ("small", "medium", "large one")
+        assert [listing.classes[label] for label in listing.labels] == ["large one", "medium", "small"]
+
+    def test_a_folder_that_the_names_file_leaves_out_is_reported(self, make_folder: MakeFolder) -> None:
+        root = make_folder({"n1": 1, "n2": 1})
+        (root / "words.txt").write_text("n1 cat\n")
+        listing = Folder().listing(str(root))
+        assert listing.classes == ("cat", "n2")
+        (finding,) = listing.findings
+        assert finding.check == "names"
+        assert finding.items == ("n2",)
+
+    def test_a_file_that_names_other_things_is_no_names_file(self, make_folder: MakeFolder) -> None:
+        root = make_folder({"a": 1, "b": 1})
+        (root / "classes.txt").write_text("these are not\nthe folders\n")
+        listing = Folder().listing(str(root))
+        assert listing.classes == ("a", "b")
+        assert listing.findings[0].items == ("classes.txt",)
+
+    @pytest.mark.parametrize(
+        ("file", "content"), [("classes.txt", b"\xff\xfe"), ("imagenet_class_index.json", b'{"0": 7}')]
+    )
+    def test_a_damaged_names_file_is_refused(self, make_folder: MakeFolder, file: str, content: bytes) -> None:
+        root = make_folder({"a": 1, "b": 1})
+        (root / file).write_bytes(content)
+        with pytest.raises(DataError, match=file):
+            Folder().listing(str(root))
+
+    @pytest.mark.parametrize("path", ["../secret.png", "a/../../secret.png", "/etc/hostname"])
+    def test_a_path_that_leads_out_is_not_opened(self, make_folder: MakeFolder, path: str) -> None:
+        root = make_folder({"a": 1, "b": 1})
+        (root.parent / "secret.png").touch()
+        with pytest.raises(DataError, match="leads out"):
+            Folder().image(str(root), path)
+
+    def test_a_file_too_large_for_an_image_is_not_read(self, make_folder: MakeFolder) -> None:
+        root = make_folder({"a": 1, "b": 1})
+        with (root / "a" / "0.png").open("r+b") as file:
+            file.truncate(trees.MAX_FILE + 1)  # a hole: it takes no room on the disk
+        with pytest.raises(DataError, match="more than the 268 MB"):
+            Folder().image(str(root), "a/0.png")
+
+    def test_a_folder_too_high_is_told_what_to_name(self, make_folder: MakeFolder) -> None:
+        root = make_folder({"set/cat": 1, "set/dog": 1})
+        with pytest.raises(DataError, match="only one class, 'set'") as caught:
+            Folder().listing(str(root))
+        assert f"'{root}/set'" in str(caught.value.hint)
+
     def test_natural_order(self) -> None:
+        assert natural("7" * 9999) < natural("8" * 9999)
         names = ["img10", "img9", "IMG1", "a", "10", "9", "09"]
         assert sorted(names, key=natural) == ["09", "9", "10", "a", "IMG1", "img9", "img10"]
 
@@ -151,7 +232,7 @@ def idx_folder(tmp_path: Path) -> Callable[..., Path]:
         random = np.random.default_rng(0)
         for stem, count in counts.items():
             images = random.integers(0, 255, (count, 28, 28))
-            (tmp_path / f"{stem}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+            (tmp_path / f"{stem}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images), mtime=0))
             (tmp_path / f"{stem}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 3 + 1))
         return tmp_path
 
@@ -173,6 +254,15 @@ class TestMnistIdx:
 
     def test_the_test_files_alone_have_no_split(self, idx_folder: Callable[..., Path]) -> None:
         assert parts_of(MnistIdx().listing(str(idx_folder(t10k=5)))) == {"t10k": None}
+
+    def test_a_file_that_decompresses_to_gigabytes_is_refused(
+        self, idx_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mnist_idx, "MAX_BYTES", 2**20)
+        root = idx_folder(t10k=5)
+        (root / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros((2000, 28, 28)))))
+        with pytest.raises(DataError, match="more than the 1 MB"):
+            MnistIdx().listing(str(root))
 
     @pytest.mark.parametrize(
         ("name", "content", "reason"),
@@ -236,14 +326,54 @@ class TestFindReader:
             find_reader("digit")
         assert caught.value.hint == "did you mean 'digits'?"
 
-    def test_an_unknown_source_is_told_what_is_understood(self, tmp_path: Path) -> None:
+    def test_an_unknown_source_is_told_what_every_reader_understands(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="does not exist") as caught:
             find_reader(str(tmp_path / "nothing" / "here"))
-        assert "class folders" in str(caught.value.hint)
-        (tmp_path / "images.tar").touch()
-        with pytest.raises(DataError, match="is a file") as caught:
-            find_reader(str(tmp_path / "images.tar"))
+        hint = str(caught.value.hint)
+        assert hint.startswith("understood: a folder of class folders, ")
+        assert all(readers.get(name).understands in hint for name in readers.names())
+        (tmp_path / "images.7z").write_bytes(b"7z")
+        with pytest.raises(DataError, match="of no kind that is read") as caught:
+            find_reader(str(tmp_path / "images.7z"))
         assert "unpack" in str(caught.value.hint)
 
     def test_every_reader_refuses_a_source_that_is_not_there(self) -> None:
         assert not any(readers.get(name).accepts("/nothing/here") for name in readers.names())
+
+
+@pytest.mark.parametrize("name", readers.names())
+class TestEveryReader:
+    def test_it_refuses_an_empty_folder(self, tmp_path: Path, name: str) -> None:
+        reader = readers.get(name)
+        if reader.accepts(str(tmp_path)):
+            with pytest.raises(DataError) as caught:
+                reader.listing(str(tmp_path))
+            assert caught.value.hint
+
+    @pytest.mark.parametrize("content", [b"", b"\0" * 600, b"PK\x03\x04 and nothing more", b"not at all"])
+    def test_it_refuses_a_file_of_another_kind(self, tmp_path: Path, name: str, content: bytes) -> None:
+        file = tmp_path / "file.dat"
+        file.write_bytes(content)
+        reader = readers.get(name)
+        with pytest.raises(DataError) as caught:
+            if not reader.accepts(str(file)):
+                raise DataError("not accepted", hint="another reader may take it")
+            reader.listing(str(file))
+        assert caught.value.hint
+
+    def test_it_says_what_it_understands_in_a_phrase(self, name: str) -> None:
+        understands = readers.get(name).understands
+        assert understands
+        assert not understands.endswith(".")
+
+
+class TestSourceDigest:
+    def test_it_changes_with_a_file_and_with_a_name(self, make_folder: MakeFolder) -> None:
+        root = make_folder({"a": 2, "b": 2})
+        before = source_digest(str(root))
+        assert source_digest(str(root)) == before
+        os.utime(root / "a" / "0.png", ns=(1, 1))
+        touched = source_digest(str(root))
+        assert touched != before
+        (root / "a" / "0.png").rename(root / "a" / "7.png")
+        assert source_digest(str(root)) != touched

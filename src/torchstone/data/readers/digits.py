@@ -19,6 +19,7 @@ class Digits:
     """The reserved word ``digits``. A folder of that name is read as ``./digits``."""
 
     requires: ClassVar[tuple[str, ...]] = ("sklearn",)
+    understands: ClassVar[str] = "'digits'"
 
     def accepts(self, root: str) -> bool:
         return root == "digits"
