@@ -186,3 +186,22 @@ def test_a_run_directory_can_be_moved(data: Data, exported: dict[str, Candidate]
     moved = Run(tmp_path / "moved").load_candidates()
     assert [one.id for one in moved] == [one.id for one in exported.values()]
     assert all(str(tmp_path) in str(one.artifact.directory) for one in moved)
+
+
+def test_another_decoder_changes_nothing_but_the_pixels(baseline: Candidate, data: Data) -> None:
+    pytest.importorskip("simplejpeg")
+    plans = compress.plan_all(["decoder=simplejpeg", "decoder=simplejpeg+onnx"])
+    for made, runtime in zip(
+        compress.build_all(plans, baseline, data, seed=0, skip_impossible=False), ("torch", "onnxruntime"), strict=True
+    ):
+        artifact = made.artifact
+        assert (made.runtime, made.free) == (runtime, True)
+        assert artifact.preprocess.decoder == "simplejpeg"
+        same = {"decoder": "pillow", "decoder_version": baseline.artifact.preprocess.decoder_version}
+        assert artifact.preprocess.model_copy(update=same) == baseline.artifact.preprocess
+        assert artifact.id != baseline.artifact.id
+        golden.check(artifact.directory, artifact.preprocess, open_candidate(made))
+        found = answers(made, data)  # digits are PNG files, which Pillow decodes for both
+        np.testing.assert_array_equal(found.scores.argmax(1), answers(baseline, data).scores.argmax(1))
+    with pytest.raises(ChainError, match="by pillow already"):
+        compress.build_all(compress.plan_all(["decoder=pillow"]), baseline, data, seed=0, skip_impossible=False)

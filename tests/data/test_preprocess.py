@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from torchstone.core.errors import ConfigError, DataError
+from torchstone.core.errors import ConfigError, DataError, MissingPackageError
 from torchstone.core.values import Preprocess
+from torchstone.data import decode as decoding
+from torchstone.data import jpeg
 from torchstone.data.preprocess import (
     centre_crop,
     decode,
@@ -26,9 +28,12 @@ from torchstone.data.preprocess import (
     prepare,
     stored,
     stored_side,
+    with_decoder,
 )
 
 PLAIN = default_preprocess(32)
+DECODERS = ["pillow", *(["simplejpeg"] if jpeg.installed() else [])]
+needs_simplejpeg = pytest.mark.skipif(not jpeg.installed(), reason="needs simplejpeg")
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -201,14 +206,16 @@ def test_threads_that_decode_leave_the_warning_filters_alone(photo_bytes: bytes)
     margin=st.integers(0, 9),
     mode=st.sampled_from(["short", "squash"]),
     interpolation=st.sampled_from(["nearest", "bilinear", "bicubic"]),
+    decoder=st.sampled_from(DECODERS),
 )
 def test_the_centre_of_what_is_stored_is_what_is_prepared(
-    width: int, height: int, crop: int, margin: int, mode: str, interpolation: str
+    width: int, height: int, crop: int, margin: int, mode: str, interpolation: str, decoder: str
 ) -> None:
     pixels = np.random.default_rng(width * 100 + height).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    content = encoded(Image.fromarray(pixels), "BMP")
+    content = encoded(Image.fromarray(pixels), "JPEG", quality=95)
     preprocess = Preprocess.model_validate(
         {
+            "decoder": decoder,
             "decoder_version": "any",
             "resize": crop + margin,
             "crop": crop,
@@ -267,3 +274,113 @@ def test_it_imports_without_torch_and_polars() -> None:
         "import sys; sys.modules.update(torch=None, polars=None, torchvision=None); import torchstone.data.preprocess"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.skipif(not jpeg.same_as_pillow(), reason="needs simplejpeg, and Pillow with libjpeg-turbo")
+@settings(max_examples=40, deadline=None)
+@given(
+    width=st.integers(1, 70),
+    height=st.integers(1, 70),
+    quality=st.integers(5, 100),
+    sampling=st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+    progressive=st.booleans(),
+    mode=st.sampled_from(["RGB", "L"]),
+)
+def test_a_jpeg_file_has_pillows_pixels_whoever_decodes_it(
+    photo: Image.Image, width: int, height: int, quality: int, sampling: str, progressive: bool, mode: str
+) -> None:
+    cut = photo.crop((200, 100, 200 + width, 100 + height)).convert(mode)
+    content = encoded(cut, "JPEG", quality=quality, subsampling=sampling, progressive=progressive)
+    found = jpeg.exact(content)
+    assert found is not None
+    np.testing.assert_array_equal(found, np.asarray(Image.open(BytesIO(content)).convert("RGB")))
+    np.testing.assert_array_equal(decode(content, PLAIN), found)
+
+
+@needs_simplejpeg
+@pytest.mark.parametrize("scale", [0.5, 1, 3, 6])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_fast_decoder_shows_the_same_picture_in_the_same_place(
+    photo: Image.Image, scale: float, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    size = (round(scale * photo.width), round(scale * photo.height))
+    content = encoded(photo.resize(size, Image.Resampling.BICUBIC), "JPEG", quality=92, exif=exif)
+    exact = default_preprocess(112)
+    seen = prepare(content, exact).astype(int)
+    quick = prepare(content, with_decoder(exact, "simplejpeg")).astype(int)
+    assert np.abs(quick - seen).mean() < 2  # of 255 levels; at 6 times the size, an eighth of the file is decoded
+    for shifted in (np.roll(quick, 1, axis=0), np.roll(quick, 1, axis=1), np.roll(quick, -1, axis=0)):
+        assert np.abs(shifted - seen).mean() > 2 * np.abs(quick - seen).mean()
+
+
+@needs_simplejpeg
+def test_the_fast_decoder_leaves_all_that_is_no_plain_jpeg_to_pillow(photo: Image.Image) -> None:
+    quick = with_decoder(PLAIN, "simplejpeg")
+    small = photo.resize((60, 40))
+    for content in (encoded(small), encoded(small.convert("CMYK"), "JPEG"), encoded(small, "WEBP", lossless=True)):
+        np.testing.assert_array_equal(decode(content, quick), decode(content, PLAIN))
+        assert decode_noting(content, quick).conversions == decode_noting(content, PLAIN).conversions
+
+
+@needs_simplejpeg
+def test_the_size_of_what_is_decoded_falls_to_what_is_needed(photo: Image.Image) -> None:
+    quick = with_decoder(PLAIN, "simplejpeg")
+    content = encoded(photo, "JPEG")  # 640 × 427
+    for shortest, size in ((None, (640, 427)), (107, (640, 427)), (106, (320, 214)), (50, (160, 107)), (9, (80, 54))):
+        whole = decoding.upright(content, quick, shortest)
+        assert isinstance(whole.image, np.ndarray)
+        assert whole.image.shape[1::-1] == size
+        assert whole.size == (640, 427)
+
+
+def test_a_decoder_that_is_not_installed_says_how_to_get_it() -> None:
+    code = (
+        "import sys; sys.modules['simplejpeg'] = None\n"
+        "from torchstone.core.errors import MissingPackageError\n"
+        "from torchstone.data.preprocess import default_preprocess, prepare, with_decoder\n"
+        "plain = default_preprocess(8)\n"
+        "quick = plain.model_copy(update={'decoder': 'simplejpeg'})\n"
+        "for wanted in (lambda: with_decoder(plain, 'simplejpeg'), lambda: prepare(b'any', quick)):\n"
+        "    try: wanted()\n"
+        "    except MissingPackageError as error: print(error.hint)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["pip install 'torchstone[fast]'"] * 2
+
+
+def test_a_decoder_comes_with_its_version() -> None:
+    assert with_decoder(PLAIN, "pillow") == PLAIN
+    try:
+        quick = with_decoder(PLAIN, "simplejpeg")
+    except MissingPackageError:
+        return
+    assert quick.decoder_version.endswith(PLAIN.decoder_version)
+    assert with_decoder(quick, "pillow") == PLAIN
+    assert Preprocess.model_validate_json(quick.model_dump_json()) == quick
+
+
+def test_a_png_file_whose_checksum_is_wrong_is_refused(photo: Image.Image) -> None:
+    content = bytearray(encoded(photo.resize((20, 20))))
+    content[content.index(b"IDAT") - 4 + 8 + 50] ^= 1
+    with pytest.raises(DataError, match="checksum of its IDAT chunk is wrong"):
+        decode(bytes(content), PLAIN)
+
+
+def test_threads_wait_while_too_many_pixels_are_decoded(photo_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """640 × 427 pixels, and room for two such images: of four threads, two wait, and all finish."""
+    monkeypatch.setattr(decoding, "PIXELS_AT_ONCE", 2 * 640 * 427)
+    at_once: list[int] = []
+    orientation = decoding._orientation
+
+    def noted(image: Image.Image) -> int:
+        at_once.append(decoding._pixels)
+        return orientation(image)
+
+    monkeypatch.setattr(decoding, "_orientation", noted)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: decode(photo_bytes, PLAIN), range(24)))
+    assert len(found) == len(at_once) == 24
+    assert 0 < max(at_once) <= 2 * 640 * 427
+    assert decoding._pixels == 0

@@ -37,6 +37,6 @@ def name_a_few(names: Iterable[str], most: int = 3) -> str:
 
 
 def count_of(count: int, noun: str) -> str:
-    """``1 image``, ``2,100 images``, ``2 classes``."""
-    plural = noun + ("es" if noun.endswith("s") else "s")
+    """``1 image``, ``2,100 images``, ``2 classes``, ``2 boxes``."""
+    plural = noun + ("es" if noun.endswith(("s", "x")) else "s")
     return f"{count:,} {noun if count == 1 else plural}"

@@ -17,26 +17,41 @@ ResultT = TypeVar("ResultT")
 CHUNK = 16
 """Items a task: handing over a single small image would cost as much as decoding it."""
 
+_threads: int | None = None
 
-def in_order(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], description: str) -> Iterator[ResultT]:
+
+def use_threads(threads: int | None) -> None:
+    """Of this process, from now on; None: as many as there are usable cores. One of several workers takes 1."""
+    global _threads
+    _threads = threads
+
+
+def in_order(
+    function: Callable[[ItemT], ResultT], items: Sequence[ItemT], description: str, chunk: int = CHUNK
+) -> Iterator[ResultT]:
     """``function`` of each item, in the items' order, from threads; a progress bar shows ``description``.
+
+    ``chunk`` is the items a task: 1 where each is much work.
 
     Pillow and hashlib let go of the interpreter while they work. Only a few chunks are ever ahead of the consumer.
     """
-    return track(_in_order(function, items), description, total=len(items))
+    return track(mapped(function, items, chunk), description, total=len(items))
 
 
-def _in_order(function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[ResultT]:
-    threads = usable_cores()
-    chunks = (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+def mapped(function: Callable[[ItemT], ResultT], items: Sequence[ItemT], chunk: int = CHUNK) -> Iterator[ResultT]:
+    """``in_order`` without a progress bar."""
+    threads = _threads or usable_cores()
+    if threads == 1 or len(items) == 1:
+        yield from map(function, items)
+        return
+    chunks = (items[start : start + chunk] for start in range(0, len(items), chunk))
     with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
         waiting: deque[Future[list[ResultT]]] = deque()
         try:
-            for chunk in islice(chunks, 2 * threads):
-                waiting.append(pool.submit(_each, function, chunk))
+            waiting.extend(pool.submit(_each, function, some) for some in islice(chunks, 2 * threads))
             while waiting:
                 results = waiting.popleft().result()
-                waiting.extend(pool.submit(_each, function, chunk) for chunk in islice(chunks, 1))
+                waiting.extend(pool.submit(_each, function, some) for some in islice(chunks, 1))
                 yield from results
         finally:
             for future in waiting:

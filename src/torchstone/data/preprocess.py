@@ -1,65 +1,42 @@
 """The one preprocessing: encoded bytes → uint8[crop, crop, 3]. Evaluation, calibration, judging and serving all use it.
 
-numpy and Pillow only. Normalisation is no part of it: that is baked into every model's graph. The result depends on
-the ``Preprocess`` and on the versions of Pillow and of the libraries it carries, nothing else.
+numpy and Pillow only (and simplejpeg, where a ``Preprocess`` names it). Normalisation is no part of it: that is baked
+into every model's graph. The result depends on the ``Preprocess`` and on the versions of Pillow and of the libraries it
+carries, nothing else.
 """
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
-from io import BytesIO
+from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import PIL
-from PIL import ExifTags, Image
+from PIL import Image
 
-from torchstone.core.errors import ConfigError, DataError
+from torchstone.core.errors import ConfigError, MissingPackageError
 from torchstone.core.values import Preprocess
+from torchstone.data import jpeg
+from torchstone.data.decode import FORMATS, MAX_PIXELS, Conversion, Decoded, decode, decode_noting, upright
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_PIXELS = 89_478_485
-"""Pixels of the largest image that is decoded (256 MiB of RGB): a few bytes of header can ask for far more."""
+__all__ = [
+    "FORMATS", "MAX_PIXELS", "Conversion", "Decoded", "centre_crop", "decode", "decode_noting", "default_preprocess",
+    "fit", "prepare", "stored", "stored_side", "with_decoder",
+]  # fmt: skip
+
+Decoder = Literal["pillow", "simplejpeg"]
 
 LONGEST_ASPECT = 16
 """With ``short``, an image longer than this is first cut to its middle: what is cut off could never be in the crop."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "MPO")
-"""What is decoded, by content whatever the suffix says. Not all that Pillow knows: EPS would start Ghostscript."""
-
-Conversion = Literal["exif-rotated", "alpha", "16-bit", "cmyk", "animated"]
 
 _INTERPOLATION = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation → what makes the image upright."""
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """An image, and the rules of its ``Preprocess`` that had something to do."""
-
-    pixels: NDArray[np.uint8]
-    """uint8[height, width, 3], RGB."""
-    conversions: tuple[Conversion, ...]
 
 
 def default_preprocess(
@@ -91,19 +68,25 @@ def default_preprocess(
     return preprocess
 
 
-def decode(content: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """uint8[h, w, 3] RGB of an encoded image; a DataError says why it is not usable."""
-    return decode_noting(content, preprocess).pixels
+def with_decoder(preprocess: Preprocess, decoder: Decoder) -> Preprocess:
+    """The same preprocessing with another decoder, in the version that is installed here."""
+    version = PIL.__version__
+    if decoder == "simplejpeg":
+        if not jpeg.installed():
+            raise MissingPackageError(f"the decoder '{decoder}'", ["simplejpeg"])
+        version = f"{metadata.version('simplejpeg')}, Pillow {PIL.__version__}"  # what is no JPEG is Pillow's
+    return preprocess.model_copy(update={"decoder": decoder, "decoder_version": version})
 
 
 def prepare(content: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
     """uint8[crop, crop, 3]: what the model sees."""
-    return fit(decode(content, preprocess), preprocess, preprocess.crop)
+    return stored(content, preprocess, preprocess.crop)
 
 
 def stored(content: bytes, preprocess: Preprocess, side: int) -> NDArray[np.uint8]:
     """uint8[side, side, 3]: the crop with what lies around it. Its centre crop is exactly what ``prepare`` gives."""
-    return fit(decode(content, preprocess), preprocess, side)
+    whole = upright(content, preprocess, shortest=preprocess.resize)
+    return fit(whole.image, preprocess, side, whole.size)
 
 
 def stored_side(preprocess: Preprocess) -> int:
@@ -123,138 +106,62 @@ def centre_crop(images: NDArray[np.uint8], crop: int) -> NDArray[np.uint8]:
     return images[..., top : top + crop, left : left + crop, :]
 
 
-def fit(pixels: NDArray[np.uint8], preprocess: Preprocess, side: int) -> NDArray[np.uint8]:
+def fit(
+    pixels: NDArray[np.uint8] | Image.Image, preprocess: Preprocess, side: int, size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
     """Decoded pixels, resized with Pillow's antialiased filters and cut to their middle ``side`` × ``side``.
 
-    A ``side`` whose margin around the crop is odd, or that the resized image does not have, is a ValueError: the crop
-    would not be what ``prepare`` gives.
+    ``size`` is the width and height of the whole image where the pixels were decoded at a fraction of it: what is seen
+    of an image must not depend on that fraction. A ``side`` whose margin around the crop is odd, or that the resized
+    image does not have, is a ValueError: the crop would not be what ``prepare`` gives.
     """
     if side < preprocess.crop or side > stored_side(preprocess) or (side - preprocess.crop) % 2:
         raise ValueError(f"side {side} does not fit resize {preprocess.resize} and crop {preprocess.crop}")
-    height, width = pixels.shape[:2]
+    image = Image.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels
+    width, height = size or image.size
     if preprocess.resize_mode == "squash":
-        size = (preprocess.resize, preprocess.resize)
+        target = (preprocess.resize, preprocess.resize)
     else:
-        short = min(height, width)
-        longest = LONGEST_ASPECT * short
-        if max(height, width) > longest:
-            top, left = max(0, (height - longest) // 2), max(0, (width - longest) // 2)
-            pixels = pixels[top : top + longest, left : left + longest]
-            height, width = pixels.shape[:2]
+        if max(width, height) > LONGEST_ASPECT * min(width, height):
+            image = _middle(image)
+            width, height = image.size
         # The longer side is rounded down, as torchvision does, so that weights trained there see the same pixels.
-        size = (preprocess.resize * width // short, preprocess.resize * height // short)
-    if size != (width, height):
-        resized = Image.fromarray(pixels).resize(size, _INTERPOLATION[preprocess.interpolation])
-        pixels = np.asarray(resized)
-    return np.ascontiguousarray(centre_crop(pixels, side))
+        short = min(width, height)
+        target = (preprocess.resize * width // short, preprocess.resize * height // short)
+    if target != image.size:
+        method = _INTERPOLATION[preprocess.interpolation]
+        if preprocess.decoder == "pillow":
+            image = image.resize(target, method)
+        else:
+            image = _middle_resized(image, target, method, side)
+    return np.ascontiguousarray(centre_crop(np.asarray(image), side))
 
 
-def decode_noting(content: bytes, preprocess: Preprocess) -> Decoded:
-    """``decode``, with the conversions that were made."""
-    if not content:
-        raise DataError("the file is empty", hint="delete it, or copy it again")
-    with _quiet_pillow():
-        try:
-            return _decode(content, preprocess)
-        except DataError:
-            raise
-        except (PIL.UnidentifiedImageError, KeyError):
-            raise DataError("not an image in a format that is read", hint=f"read: {', '.join(FORMATS)}") from None
-        except Image.DecompressionBombError:
-            raise _too_large() from None
-        except MemoryError:
-            raise DataError("not enough memory to decode it", hint="make the image smaller") from None
-        except Exception as error:
-            # Pillow's decoders let through whatever their parsing ran into (OSError, ValueError, SyntaxError,
-            # struct.error, …): on bytes from outside, each of them means that the file is damaged.
-            raise DataError(f"the image is damaged: {error}", hint="delete it, or copy it again") from None
+def _middle(image: Image.Image) -> Image.Image:
+    """An image that is longer than ``LONGEST_ASPECT``, cut to that."""
+    width, height = image.size
+    longest = LONGEST_ASPECT * min(width, height)
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return image.crop((left, top, min(width, left + longest), min(height, top + longest)))
 
 
-def _decode(content: bytes, preprocess: Preprocess) -> Decoded:
-    image = Image.open(BytesIO(content), formats=_formats())
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(f"{image.width} × {image.height} pixels")
-    conversions: list[Conversion] = []
-    sixteen_bit = any(";16" in str(tile.args) for tile in image.tile)  # RGB of 16 bits: Pillow reduces it itself
-    if getattr(image, "is_animated", False):
-        conversions.append("animated")
-    rotation = _rotation(image)
-    image.load()
-    converted: Image.Image = image
-    if image.mode.startswith(("I", "F")):
-        sixteen_bit = True
-        converted = _eight_bit(image)
-    elif image.has_transparency_data:
-        conversions.append("alpha")
-        rgba = image.convert("RGBA")
-        converted = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    elif image.mode == "CMYK":
-        conversions.append("cmyk")
-    if sixteen_bit:
-        conversions.append("16-bit")
-    converted = converted.convert("RGB")
-    if rotation is not None:
-        conversions.append("exif-rotated")
-        # Pillow turns TIFF files upright while it loads them, and takes the tag away.
-        if preprocess.exif_rotation == "apply" and image.format != "TIFF":
-            converted = converted.transpose(rotation)
-    return Decoded(pixels=np.asarray(converted), conversions=tuple(conversions))
+def _middle_resized(image: Image.Image, target: tuple[int, int], method: Image.Resampling, side: int) -> Image.Image:
+    """The middle ``side`` × ``side`` of the image resized to ``target``, resized alone. Its pixels do not depend on
+    ``side``; they differ from those of the whole image by a level in one of a hundred."""
+    left, top = (target[0] - side) // 2, (target[1] - side) // 2
+    across, down = _step(image.width, target[0]), _step(image.height, target[1])
+    columns, rows = (left * across, (left + side) * across), (top * down, (top + side) * down)
+    # One direction at a time, the longer first: Pillow would choose by what is left to do, so that the rounding in
+    # between would depend on ``side``.
+    if image.width >= image.height:
+        image = image.resize((side, image.height), method, box=(columns[0], 0, columns[1], image.height))
+        return image.resize((side, side), method, box=(0, rows[0], side, rows[1]))
+    image = image.resize((image.width, side), method, box=(0, rows[0], image.width, rows[1]))
+    return image.resize((side, side), method, box=(columns[0], 0, columns[1], side))
 
 
-def _rotation(image: Image.Image) -> Image.Transpose | None:
-    """What EXIF asks for. EXIF data that cannot be parsed ask for nothing, as in every viewer."""
-    try:
-        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a parser of bytes from outside: see decode_noting
-        return None
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """The high byte of 16-bit grey, which is what Pillow does to 16-bit colour."""
-    values = np.asarray(image)
-    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
-        raise DataError(
-            f"pixels of {values.min():g} to {values.max():g} have no agreed brightness",
-            hint="save the image with 8 or 16 bits a channel",
-        )
-    return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
-
-
-def _too_large(size: str = "the header announces an image that") -> DataError:
-    return DataError(
-        f"{size} is more than the {MAX_PIXELS / 1e6:.0f} million pixels that are decoded",
-        hint="make the image smaller; if it never was so large, its header is damaged",
-    )
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-_guard = threading.Lock()
-_decoding = 0
-_restore = contextlib.ExitStack()
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Pillow's warnings are about bytes from outside: what matters of them is checked here, and none leaves.
-
-    ``warnings.catch_warnings`` swaps a list that all threads share, so that threads which decode side by side must
-    enter and leave it as one: the first in, the last out.
-    """
-    global _decoding
-    with _guard:
-        if _decoding == 0:
-            _restore.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-        _decoding += 1
-    try:
-        yield
-    finally:
-        with _guard:
-            _decoding -= 1
-            if _decoding == 0:
-                _restore.close()
+def _step(length: int, target: int) -> float:
+    """Pixels of the image for each of the resized one, rounded down to so few binary digits that its multiples up to
+    ``length`` are exact in the 32-bit numbers in which Pillow takes a box."""
+    digits = 23 - length.bit_length()
+    return ((length << digits) // target) / (1 << digits)

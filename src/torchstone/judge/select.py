@@ -150,7 +150,9 @@ def _screen(
         assert latency is not None
         result = accuracy.compare("val", truth, answers, baseline.artifact.classes, level)
         uncredited = min(max(result.lost, result.gained), result.images - result.gained)
-        exact = candidate.free and candidate.options.precision == "f32"  # the same sums, proven when it was exported
+        same_pixels = candidate.artifact.preprocess == baseline.artifact.preprocess
+        # Of these, the sums are the same: that was proven when it was exported.
+        exact = candidate.free and candidate.options.precision == "f32" and same_pixels
         risk = 0.0 if exact else accuracy.upper_bound(uncredited, result.gained, result.images, level)
         screened = Screened(candidate=candidate, accuracy=result, speed=ratio, latency=latency, risk=risk)
         found.append((candidate, screened))
