@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from torchstone.core import tables
+from torchstone.core import files, tables
+from torchstone.core.contracts import Box
 from torchstone.core.errors import DataError
 from torchstone.core.values import Catalog, Finding
-from torchstone.data.catalog import read
+from torchstone.data import measure
+from torchstone.data.catalog import fault_of, fingerprint, read
 from torchstone.data.findings import load
 
 MakeFolder = Callable[..., Path]
@@ -34,10 +39,16 @@ def test_digits(tmp_path: Path) -> None:
     assert load(tmp_path) == []
     assert Catalog.load(tmp_path / "catalog.json") == catalog
     table, _ = tables.read(catalog.table)
-    assert table.columns == ["item", "path", "label", "sha256", "width", "height", "group", "part"]
+    assert table.columns == [
+        "item", "path", "label", "sha256", "picture", "group", "part", "time", "width", "height", "format", "bytes",
+        "converted", *measure.COLUMNS,
+    ]  # fmt: skip
     assert table["item"].n_unique() == 1797
     assert (table["width"] == 8).all()
-    assert [str(table[name].dtype) for name in ("label", "group", "part")] == ["Int32", "String", "String"]
+    types = {"Int32": ("label", "picture", "width", "height"), "Int64": ("bytes",), "Float32": measure.COLUMNS}
+    types["String"] = ("item", "path", "sha256", "group", "part", "time", "format", "converted")
+    for kind, names in types.items():
+        assert {str(table[name].dtype) for name in names} == {kind}
 
 
 def test_a_copy_in_another_file_format_has_the_same_hash(
@@ -100,26 +111,120 @@ def test_unusable_images_are_left_out_and_each_is_reported(
     assert "cannot be read" in reasons["b/memory.jpg"]
 
 
-def test_converted_images_are_counted_by_kind(tmp_path: Path, make_folder: MakeFolder, photo: Image.Image) -> None:
+def test_what_was_converted_and_of_which_format_is_told_for_each_image(
+    tmp_path: Path, make_folder: MakeFolder, photo: Image.Image
+) -> None:
     root = make_folder({"a": 2, "b": 2})
     small = photo.resize((40, 30))
-    for index in range(3):
-        small.convert("CMYK").save(root / "a" / f"cmyk{index}.jpg")
+    small.convert("CMYK").save(root / "a" / "cmyk.jpg")
     small.convert("RGBA").save(root / "a" / "alpha.png")
     small.save(root / "b" / "animated.gif", save_all=True, append_images=[small.rotate(90)])
     Image.fromarray(np.asarray(small.convert("L")).astype(np.uint16) * 257).save(root / "b" / "sixteen.png")
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     small.save(root / "b" / "lying.jpg", exif=exif)
+    small.convert("CMYK").save(root / "b" / "both.jpg", exif=exif)
+    small.save(root / "b" / "lie.png", "JPEG")
     catalog = read(str(root), tmp_path / "out")
-    assert catalog.images == 11
-    found = named(load(tmp_path / "out"), "converted")
-    assert {finding.evidence["kind"]: finding.evidence["images"] for finding in found} == {
-        "cmyk": 3, "alpha": 1, "animated": 1, "16-bit": 1, "exif-rotated": 1,
+    table = {row["item"]: row for row in rows(catalog)}
+    assert {item: row["converted"] for item, row in table.items() if row["converted"]} == {
+        "a/cmyk.jpg": "cmyk", "a/alpha.png": "alpha", "b/animated.gif": "animated", "b/sixteen.png": "16-bit",
+        "b/lying.jpg": "exif-rotated", "b/both.jpg": "cmyk,exif-rotated",
     }  # fmt: skip
-    assert {finding.severity for finding in found} == {"info"}
-    size = {row["item"]: (row["width"], row["height"]) for row in rows(catalog)}
-    assert size["b/lying.jpg"] == (30, 40)
+    assert (table["b/lying.jpg"]["width"], table["b/lying.jpg"]["height"]) == (30, 40)
+    assert [table[name]["format"] for name in ("b/lie.png", "b/animated.gif", "a/0.png")] == ["JPEG", "GIF", "PNG"]
+    assert all(row["bytes"] == (root / str(item)).stat().st_size for item, row in table.items())
+
+
+def test_the_measures_are_those_of_the_pixels(tmp_path: Path, make_folder: MakeFolder, photo: Image.Image) -> None:
+    root = make_folder({"a": 2, "b": 2})
+    photo.save(root / "b" / "photo.png")
+    table = {row["item"]: row for row in rows(read(str(root), tmp_path / "out"))}
+    expected = measure.measure(measure.luma_of(np.asarray(photo)))
+    assert [table["b/photo.png"][name] for name in measure.COLUMNS] == expected.tolist()
+
+
+def test_images_of_the_same_picture_share_a_number(tmp_path: Path, make_folder: MakeFolder, photo: Image.Image) -> None:
+    root = make_folder({"a": 4, "b": 4})
+    photo.save(root / "a" / "photo.png")
+    photo.save(root / "a" / "zcopy.bmp")
+    photo.resize((320, 214)).save(root / "b" / "half.jpg", quality=60)
+    (root / "b" / "torn.png").write_bytes(b"nothing")
+    catalog = read(str(root), tmp_path / "out")
+    numbers = {row["item"]: int(str(row["picture"])) for row in rows(catalog)}
+    same = {numbers[item] for item in ("a/photo.png", "a/zcopy.bmp", "b/half.jpg")}
+    assert len(same) == 1
+    assert len({number for item, number in numbers.items() if number not in same}) == 8
+    assert sorted(set(numbers.values())) == list(range(9))
+    similar, header = tables.read(tmp_path / "out" / "similar.parquet")
+    found = {(row["item_a"], row["item_b"]): row["score"] for row in similar.to_dicts()}
+    assert list(found) == [("a/photo.png", "b/half.jpg")]  # of equal pixels, the first stands for both
+    assert 0.95 < found["a/photo.png", "b/half.jpg"] <= 1.0001
+    assert (header["root"], header["reader"]) == (str(root), "folder")
+
+
+def test_nothing_but_the_files_named_is_left(tmp_path: Path, make_folder: MakeFolder) -> None:
+    read(str(make_folder({"a": 3, "b": 3})), tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"catalog.parquet", "similar.parquet", "catalog.json", "findings.json"}
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "photo.png", "width": 640, "height": 427}],
+    "categories": [{"id": 1, "name": "petal"}, {"id": 2, "name": "leaf"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [200, 100, 120, 80]},
+        {"id": 2, "image_id": 1, "category_id": 2, "bbox": [10.5, 300, 50, 60]},
+        {"id": 3, "image_id": 1, "category_id": 2, "bbox": [30, 40, 0, 25]},
+        {"id": 4, "image_id": 1, "category_id": 1, "bbox": [700, 40, 30, 25]},
+    ],
+}
+
+
+def test_boxes_without_anything_in_them_are_left_out_and_each_is_reported(tmp_path: Path, photo: Image.Image) -> None:
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    (root / "images").mkdir()
+    photo.save(root / "images" / "photo.png")
+    (root / "annotations" / "instances_all.json").write_text(json.dumps(COCO))
+    catalog = read(str(root), tmp_path / "out")
+    assert catalog.images == 2
+    found = named(load(tmp_path / "out"), "boxes")
+    assert [finding.evidence["reason"] for finding in found] == ["has no area", "lies outside of the picture"]
+    assert all(len(finding.items) == 1 and finding.severity == "warning" for finding in found)
+    kept = rows(catalog)
+    corners = [[row[f"box_{side}"] for side in ("x0", "y0", "x1", "y1")] for row in kept]
+    assert corners == [[200, 100, 320, 180], [10.5, 300, 60.5, 360]]
+    assert {(row["box_width"], row["box_height"], row["box_annotator"]) for row in kept} == {(640, 427, None)}
+    assert {str(row["box_picture"]).rpartition("/")[2] for row in kept} == {"photo.png"}
+    assert kept[0]["width"] == 120
+
+
+@pytest.mark.parametrize(
+    ("box", "fault"),
+    [
+        ((0, 0, 10, 10), None),
+        ((-5, -5, 1, 1), None),
+        ((90, 40, 200, 200), None),
+        ((5, 5, 5, 9), "has no area"),
+        ((5, 9, 8, 7), "has no area"),
+        ((float("nan"), 0, 9, 9), "has no area"),
+        ((100, 0, 120, 10), "lies outside of the picture"),
+        ((0, 50, 10, 60), "lies outside of the picture"),
+        ((-9, 0, 0, 10), "lies outside of the picture"),
+    ],
+)
+def test_the_fault_of_a_box(box: tuple[float, float, float, float], fault: str | None) -> None:
+    assert fault_of(Box("p.jpg", *box, width=100, height=50)) == fault
+    if fault != "lies outside of the picture":
+        assert fault_of(Box("p.jpg", *box, width=0, height=0)) == fault
+
+
+@given(st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.integers(0, 999))))
+def test_the_fingerprint_is_the_digest_of_the_sorted_pairs(images: list[tuple[bytes, int]]) -> None:
+    hashes, labels = [sha256.hex() for sha256, _ in images], [label for _, label in images]
+    expected = files.digest(sorted([sha256, label] for sha256, label in zip(hashes, labels, strict=True)))
+    assert fingerprint(hashes, labels) == fingerprint(hashes[::-1], labels[::-1]) == expected
 
 
 def test_a_class_without_a_usable_image_is_refused_and_nothing_is_written(

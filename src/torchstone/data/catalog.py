@@ -2,205 +2,199 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchstone.core import files, tables
-from torchstone.core.contracts import Listing, Reader
-from torchstone.core.errors import DataError
+from torchstone.core import tables
+from torchstone.core.contracts import Box, Listing, Reader
+from torchstone.core.errors import DataError, from_os_error
 from torchstone.core.registry import readers
 from torchstone.core.values import Catalog, Finding
+from torchstone.data import columns, similar
 from torchstone.data import findings as reported
-from torchstone.data.findings import ITEMS_NAMED, count_of, name_a_few
+from torchstone.data.columns import Columns, Look
+from torchstone.data.findings import name_a_few
 from torchstone.data.parallel import in_order
-from torchstone.data.preprocess import Conversion, decode_noting, default_preprocess
+from torchstone.data.sources import find_reader, source_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-GENERAL_READER = "folder"
-"""Takes any directory, so it is asked last."""
+__all__ = ["find_reader", "fingerprint", "pixels_sha256", "read", "source_digest", "write"]
 
-UPRIGHT = default_preprocess(1)
-"""The catalog's hashes are of whole images, so that of a ``Preprocess`` only the rules of decoding matter here."""
-
-CONVERTED: dict[Conversion, str] = {
-    "exif-rotated": "the rotation in their EXIF data was applied to",
-    "alpha": "transparent pixels were laid on white in",
-    "16-bit": "the upper 8 of 16 bits were kept in",
-    "cmyk": "CMYK was converted to RGB, without a colour profile, in",
-    "animated": "only the first of several frames was taken from",
-}
-
-
-@dataclass(frozen=True)
-class _Image:
-    """What decoding one image told: its columns of the table, or why it is not usable."""
-
-    sha256: str = ""
-    width: int = 0
-    height: int = 0
-    conversions: tuple[Conversion, ...] = ()
-    error: str | None = None
+SIMILAR = "similar.parquet"
 
 
 def read(source: str, out_dir: Path) -> Catalog:
-    """Decode every image of ``source`` and write ``catalog.parquet``, ``findings.json`` and ``catalog.json``.
+    """Decode every image of ``source`` once and write what was found into ``out_dir``.
 
-    ``source`` is a path or a reserved word such as ``digits``. Images that cannot be used are left out and each has a
-    finding (``unreadable``); images that had to be converted are counted (``converted``). Raises a DataError when
-    nothing here can be learned from: no reader takes the source, or a class has no usable image.
+    ``source`` is a path or a reserved word such as ``digits``. Images that cannot be used are left out, and each has a
+    finding (``unreadable``, or ``boxes`` where the fault is the box's). Raises a DataError when nothing here can be
+    learned from: no reader takes the source, or a class has no usable image. See ``write`` for the files.
     """
     root, name = find_reader(source)
     reader = readers.ready(name, "polars")
     listing = reader.listing(root)
-    images = list(in_order(lambda path: _look(reader, root, path), listing.paths, "reading images"))
+    faults = {row: fault for row, box in enumerate(listing.boxes) if (fault := fault_of(box)) is not None}
+    rows = [row for row in range(len(listing.paths)) if row not in faults]
+    paths = [listing.paths[row] for row in rows] if faults else listing.paths
+    looks = in_order(lambda path: _look(reader, root, path), paths, "reading images")
+    findings = [_fault_found(listing, row, fault) for row, fault in faults.items()]
+    return write(listing, zip(rows, looks, strict=True), out_dir, root=root, reader=name, findings=findings)
 
-    usable = [row for row, image in enumerate(images) if image.error is None]
-    noticed = [*listing.findings, *_unreadable(listing.paths, images), *_converted(listing.paths, images)]
-    _check_classes(listing, usable, images, root)
-    columns = {
-        "item": [listing.paths[row] for row in usable],
-        "path": [listing.paths[row] for row in usable],
-        "label": np.array([listing.labels[row] for row in usable], np.int32),
-        "sha256": [images[row].sha256 for row in usable],
-        "width": np.array([images[row].width for row in usable], np.int32),
-        "height": np.array([images[row].height for row in usable], np.int32),
-        "group": [None] * len(usable),
-        "part": [listing.parts[row] for row in usable],
-    }
+
+def write(
+    listing: Listing,
+    looks: Iterable[tuple[int, Look | str]],
+    out_dir: Path,
+    *,
+    root: str,
+    reader: str,
+    findings: Iterable[Finding] = (),
+) -> Catalog:
+    """Gather the images of a listing into a catalog.
+
+    ``looks`` has a row of the listing and what was seen there, or why it cannot be used; ``findings`` are of those rows
+    that it leaves out. Into ``out_dir`` go ``catalog.parquet`` (core.values.Catalog), ``similar.parquet`` (``item_a``,
+    ``item_b``, ``score``: images whose pixels differ and that show the same picture), ``findings.json`` and
+    ``catalog.json``. Nothing is written when a DataError tells that a class has no usable image.
+    """
+    gathered = Columns(len(listing.paths), _scratch(len(listing.paths), out_dir))
+    errors: dict[int, str] = {}
+    for row, seen in looks:
+        if isinstance(seen, str):
+            errors[row] = seen
+        else:
+            gathered.add(row, seen)
+    _check_classes(listing, gathered.rows, errors, root)
+
+    found = similar.find(gathered.thumbnails, gathered.digests, gathered.short_sides)
+    table = gathered.table(listing, found.picture)
+    header = {"root": root, "reader": reader, "classes": list(listing.classes)}
     table_path = out_dir / "catalog.parquet"
-    table = tables.frame(columns, schema={"group": str, "part": str})
-    tables.write(table_path, table, {"root": root, "reader": name})
-    reported.store(out_dir, noticed)
+    tables.write(table_path, table, header)
+    tables.write(
+        out_dir / SIMILAR,
+        tables.frame(
+            {
+                "item_a": table["item"].gather(found.pairs[:, 0]),
+                "item_b": table["item"].gather(found.pairs[:, 1]),
+                "score": found.scores,
+            },
+        ),
+        header,
+    )
+    reported.store(out_dir, [*listing.findings, *findings, *_unreadable(listing, errors)])
     catalog = Catalog(
         root=root,
-        reader=name,
+        reader=reader,
         classes=listing.classes,
-        images=len(usable),
-        fingerprint=fingerprint(columns["sha256"], columns["label"]),
+        images=gathered.used,
+        fingerprint=fingerprint(columns.hex_of(gathered.digests), table["label"]),
         table=table_path,
     )
     catalog.save(out_dir / "catalog.json")  # last: where it is, the rest is there, too
     return catalog
 
 
-def source_digest(source: str) -> str:
-    """Changes when the source does: over the names, labels, sizes and times of its files, none of which is opened."""
-    root, name = find_reader(source)
-    listing = readers.ready(name).listing(root)
-    place = Path(root)
-    beside = sorted(place.iterdir()) if place.is_dir() else []
-    stats = []
-    for path in [place, *beside, *(place / path for path in listing.paths)]:
-        if path.is_file():  # the images of some sources are not files of their own
-            stat = path.stat()
-            stats.append([stat.st_size, stat.st_mtime_ns])
-    return files.digest([name, root, listing.classes, list(listing.paths), list(listing.labels), stats])
-
-
-def find_reader(source: str) -> tuple[str, str]:
-    """The root and the name of the reader that takes it. A path is made absolute: a run can go on from elsewhere."""
-    path = Path(source).expanduser()
-    absolute = str(path.resolve())
-    for name in sorted(readers.names(), key=lambda name: (name == GENERAL_READER, name)):
-        reader = readers.get(name)
-        if reader.accepts(absolute):
-            return absolute, name
-        if reader.accepts(source):
-            return source, name
-    understood = "understood: a folder of class folders, a folder of MNIST's idx files, or 'digits'"
-    if path.is_file():
-        raise DataError(f"'{source}' is a file, not a folder of images", hint=f"unpack it; {understood}")
-    if path.exists():
-        raise DataError(f"'{source}' is nothing that a reader takes", hint=understood)
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, [*siblings, "digits"], n=1, cutoff=0.6)
-    if close:
-        meant = close[0] if close[0] not in siblings else str(path.parent / close[0])
-        raise DataError(f"'{source}' does not exist", hint=f"did you mean '{meant}'?")
-    raise DataError(f"'{source}' does not exist", hint=understood)
-
-
 def fingerprint(hashes: Iterable[str], labels: Iterable[int]) -> str:
-    """The same images under the same labels have the same value, wherever they lie and whatever they are called."""
-    return files.digest(sorted((sha256, int(label)) for sha256, label in zip(hashes, labels, strict=True)))
+    """The same images under the same labels have the same value, wherever they lie and whatever they are called.
+
+    It is ``files.digest`` of the sorted pairs, whose JSON would be large to hold.
+    """
+    digits = np.array(hashes if isinstance(hashes, np.ndarray) else list(hashes), "S")
+    numbers = np.fromiter(labels, np.int64, len(digits))
+    order = np.lexsort((numbers, digits))
+    digest = hashlib.sha256(b"[")
+    for start in range(0, len(order), 10_000):
+        rows = order[start : start + 10_000]
+        pairs = zip(digits[rows].tolist(), numbers[rows].tolist(), strict=True)
+        text = ",".join(f'["{sha256.decode()}",{label}]' for sha256, label in pairs)
+        digest.update((text if start == 0 else "," + text).encode())
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
     """Hex digest of decoded pixels and their shape."""
-    digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
+    return columns.pixels_digest(pixels).hex()
 
 
-def _look(reader: Reader, root: str, path: str) -> _Image:
+def fault_of(box: Box) -> str | None:
+    """Why nothing can be cut out by this box, or None."""
+    if not (box.x1 > box.x0 and box.y1 > box.y0):  # also where a coordinate is no number
+        return "has no area"
+    if box.x1 <= 0 or box.y1 <= 0 or (0 < box.width <= box.x0) or (0 < box.height <= box.y0):
+        return "lies outside of the picture"
+    return None
+
+
+def _look(reader: Reader, root: str, path: str) -> Look | str:
     try:
-        decoded = decode_noting(reader.image(root, path), UPRIGHT)
+        return columns.look(reader.image(root, path))
     except DataError as error:
-        return _Image(error=error.message)
+        return error.message
     except OSError as error:
-        return _Image(error=f"the file cannot be read: {error.strerror}")
-    height, width = decoded.pixels.shape[:2]
-    return _Image(pixels_sha256(decoded.pixels), width, height, decoded.conversions)
+        return f"the file cannot be read: {error.strerror}"
 
 
-def _unreadable(paths: Sequence[str], images: list[_Image]) -> list[Finding]:
+def _scratch(images: int, out_dir: Path) -> NDArray[np.uint8]:
+    """uint8[images, SIDE, SIDE] on the disk of ``out_dir``, in a file without a name: it goes when the array does."""
+    shape = (max(1, images), similar.SIDE, similar.SIDE)
+    nearest = next(place for place in (out_dir.absolute(), *out_dir.absolute().parents) if place.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            if hasattr(os, "posix_fallocate"):  # writing to a mapped file on a full disk would end the process
+                os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
+            return np.asarray(np.memmap(file, np.uint8, "w+", shape=shape))
+    except OSError as error:
+        raise (from_os_error(error) or error) from None
+
+
+def _unreadable(listing: Listing, errors: dict[int, str]) -> Iterator[Finding]:
     """One finding for each image that cannot be used."""
-    return [
-        Finding(
+    for row, error in errors.items():
+        path = listing.paths[row]
+        yield Finding(
             check="unreadable",
             severity="warning",
-            message=f"'{path}' was left out: {image.error}",
+            message=f"'{path}' was left out: {error}",
             hint="mend or delete the file",
             items=(path,),
-            evidence={"reason": image.error},
+            evidence={"reason": error},
         )
-        for path, image in zip(paths, images, strict=True)
-        if image.error is not None
-    ]
 
 
-def _converted(paths: Sequence[str], images: list[_Image]) -> list[Finding]:
-    """One finding for each kind of conversion that took place."""
-    paths_of: dict[Conversion, list[str]] = defaultdict(list)
-    for path, image in zip(paths, images, strict=True):
-        for conversion in image.conversions:
-            paths_of[conversion].append(path)
-    return [
-        Finding(
-            check="converted",
-            severity="info",
-            message=f"{text} {count_of(len(paths_of[kind]), 'image')}: {name_a_few(paths_of[kind])}",
-            items=tuple(paths_of[kind][:ITEMS_NAMED]),
-            evidence={"kind": kind, "images": len(paths_of[kind])},
-        )
-        for kind, text in CONVERTED.items()
-        if kind in paths_of
-    ]
+def _fault_found(listing: Listing, row: int, fault: str) -> Finding:
+    path, box = listing.paths[row], listing.boxes[row]
+    return Finding(
+        check="boxes",
+        severity="warning",
+        message=f"'{path}' was left out: its box in {box.picture}, {box.x0:g} to {box.x1:g} across and {box.y0:g} to "
+        f"{box.y1:g} down, {fault}",
+        hint="mend or delete the box",
+        items=(path,),
+        evidence={"reason": fault, "picture": box.picture},
+    )
 
 
-def _check_classes(listing: Listing, usable: list[int], images: list[_Image], root: str) -> None:
+def _check_classes(listing: Listing, usable: NDArray[np.int32], errors: dict[int, str], root: str) -> None:
     """Refuse a class that has no usable image."""
-    counts = np.bincount([listing.labels[row] for row in usable], minlength=len(listing.classes))
-    empty = [name for name, count in zip(listing.classes, counts, strict=True) if count == 0]
+    counts = np.bincount(np.asarray(listing.labels, np.int64)[usable], minlength=len(listing.classes))
+    empty = np.flatnonzero(counts == 0).tolist()
     if empty:
         first_error = next(
-            (
-                f" ({listing.paths[row]}: {image.error})"
-                for row, image in enumerate(images)
-                if image.error is not None and listing.classes[listing.labels[row]] == empty[0]
-            ),
+            (f" ({listing.paths[row]}: {error})" for row, error in errors.items() if listing.labels[row] == empty[0]),
             "",
         )
         raise DataError(
-            f"no usable image is left in class {name_a_few(map(repr, empty))} of '{root}'{first_error}",
+            f"no usable image is left in class {name_a_few(repr(listing.classes[label]) for label in empty)} of "
+            f"'{root}'{first_error}",
             hint="add images to it, or take the class away",
         )
