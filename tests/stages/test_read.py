@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from torchstone.config import Settings
-from torchstone.core.errors import DataError
+from torchstone.core import tables
+from torchstone.core.errors import ArtifactError, DataError
 from torchstone.stages import read
 
 RANDOM = np.random.default_rng(1)
@@ -70,9 +71,36 @@ def test_what_cannot_be_split_leaves_nothing_behind(settings: Settings) -> None:
     assert not settings.run.data.exists()
 
 
-def test_the_audit_keeps_nothing(settings: Settings, tmp_path: Path) -> None:
-    add(Path(settings.data) / "cat", 99)
-    (Path(settings.data) / "dog" / "copy.png").write_bytes((Path(settings.data) / "cat" / "99.png").read_bytes())
-    found = read.audit(settings.data)
-    assert any(finding.check == "conflicting_labels" for finding in found)
-    assert not (tmp_path / "runs").exists()
+def test_a_source_that_grew_keeps_every_image_in_its_part(settings: Settings) -> None:
+    before = parts_of(read.read(settings))
+    for number in range(100, 120):
+        add(Path(settings.data) / "cat", number)
+    after = parts_of(read.read(settings))
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + 20
+
+
+def test_a_source_that_cannot_be_split_any_more_leaves_the_earlier_split(settings: Settings) -> None:
+    before = parts_of(read.read(settings))
+    for number in range(1, 20):
+        (Path(settings.data) / "dog" / f"{number}.png").unlink()
+    with pytest.raises(DataError, match="dog"):
+        read.read(settings)
+    assert parts_of(read.opened(settings.run)) == before
+    assert [path.name for path in settings.run.root.iterdir() if path.name.startswith("data")] == ["data"]
+
+
+def test_a_named_split_is_gone_on_from(settings: Settings, tmp_path: Path) -> None:
+    before = read.read(settings)
+    other = settings.model_copy(update={"seed": 5, "previous_split": settings.run.root})
+    assert other.run.root != settings.run.root
+    after = read.read(other)
+    assert after.split.fingerprint == before.split.fingerprint
+    nowhere = settings.model_copy(update={"previous_split": tmp_path / "nowhere"})
+    with pytest.raises(ArtifactError, match="there is no split"):
+        read.read(nowhere)
+    assert not nowhere.run.root.exists()
+
+
+def parts_of(data: read.Data) -> dict[str, str]:
+    return dict(tables.read(data.split.table)[0].select("item", "part").iter_rows())

@@ -1,4 +1,5 @@
-"""The command line: one file a verb. Files that begin with an underscore are shared by several."""
+"""The command line: one file a verb, one folder of files a group of verbs. Files that begin with an underscore are
+shared by several."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 HERE = Path(__file__).parent
-ORDER = ("demo", "doctor", "audit", "train", "evaluate", "compress", "judge", "run", "verify")
+ORDER = ("demo", "doctor", "audit", "data", "augment", "train", "evaluate", "compress", "judge", "run", "verify")
 EXIT_CODES = """Exit codes: 0 pass, clean, or 'not worth it'; 1 fail, a mismatch, an error-level finding; 2 a mistake
 in what was asked; 3 undecided or void; 70 a bug of torchstone; 130 interrupted."""
 
@@ -23,15 +24,21 @@ in what was asked; 3 undecided or void; 70 a bug of torchstone; 130 interrupted.
 class Verbs(TyperGroup):
     """Lists the verbs by their files and imports one only when it is called, so that ``--help`` stays quick."""
 
+    folder = HERE
+    """Where the verbs of this group lie."""
+
     def list_commands(self, ctx: Any) -> list[str]:
-        found = [file.stem for file in HERE.glob("*.py") if not file.stem.startswith("_")]
+        found = [file.stem for file in self.folder.glob("*.py") if not file.stem.startswith("_")]
+        found += [file.parent.name for file in self.folder.glob("*/__init__.py")]
         return sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """What the list of verbs shows of one: its file's first line."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        summary = ast.get_docstring(ast.parse((HERE / f"{cmd_name}.py").read_text())) or ""
+        place = self.folder / cmd_name
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        summary = ast.get_docstring(ast.parse(file.read_text())) or ""
         return TyperCommand(cmd_name, help=summary.split("\n\n")[0].replace("\n", " "))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
@@ -40,10 +47,20 @@ class Verbs(TyperGroup):
             from torchstone.core.errors import nearest
 
             ctx.fail(f"no verb '{name}'; {nearest(name, self.list_commands(ctx))}")
-        module = importlib.import_module(f"torchstone.cli.{name}")
+        place = self.folder / name
+        module = importlib.import_module(".".join(("torchstone.cli", *place.relative_to(HERE).parts)))
+        if place.is_dir():
+            return name, group(name, place, module.__doc__), rest
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(name, help=module.__doc__)(guarded(module.command))
         return name, typer.main.get_command(app), rest
+
+
+def group(name: str, folder: Path, help: str | None) -> Verbs:
+    """The verbs of a folder inside this one."""
+    found = Verbs(name=name, help=help, no_args_is_help=True, rich_markup_mode=None)
+    found.folder = folder
+    return found
 
 
 app = typer.Typer(

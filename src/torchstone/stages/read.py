@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torchstone.audit import audit as run_checks
+from torchstone.audit.clean import store
 from torchstone.config import Settings, to_toml
 from torchstone.core import console, files, machine
 from torchstone.core.contracts import ImageSet
-from torchstone.core.errors import DataError
+from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
-from torchstone.core.values import PARTS, Artifact, Catalog, Finding, Part, Split
+from torchstone.core.values import PARTS, Artifact, Catalog, Part, Split
 from torchstone.data import catalog as catalogs
 from torchstone.data import findings as reported
 from torchstone.data import split as splits
-from torchstone.data.cache import open_images
+from torchstone.data.cache import open_images, set_limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +37,20 @@ class Data:
 
 
 def read(settings: Settings) -> Data:
-    """Read and split the images, or take what an earlier call stored if the source is still the same."""
+    """Read and split the images, or take what an earlier call stored if the source is still the same. Where the source
+    has changed, images that it kept stay in the part where they were."""
     run = settings.run
-    source = {
-        "listing": catalogs.source_digest(settings.data),
-        "split": [settings.seed, settings.test_fraction],
-    }
+    if settings.cache_gb is not None:
+        set_limit(run.cache, settings.cache_gb)
+    options = {"seed": settings.seed, "test_fraction": settings.test_fraction, "by": settings.split_by}
+    previous = None if settings.previous_split is None else split_table(settings.previous_split)
+    went_from = [files.sha256(previous)] if previous else []
+    source = {"listing": catalogs.source_digest(settings.data), "split": [*options.values(), *went_from]}
     stamp = run.data / "source.json"
     if not stamp.exists() or files.read_json(stamp) != source:
-        files.remove(run.data)
-        try:
-            catalog = catalogs.read(settings.data, run.data)
-            split = splits.split(catalog, run.data, seed=settings.seed, test_fraction=settings.test_fraction)
-        except DataError:
-            files.remove(run.data)
-            raise
+        catalog, split = prepare(settings.data, run.data, previous=previous, **options)
         noticed = run_checks(catalog, reported.load(run.data), split)
-        reported.store(run.data, noticed)
+        store(noticed, run.data)
         for finding in noticed:
             if finding.severity != "info":
                 console.say(f"{finding.severity}: {finding.message}")
@@ -62,14 +60,33 @@ def read(settings: Settings) -> Data:
     return opened(run)
 
 
+def prepare(source: str, directory: Path, *, previous: Path | None = None, **options: Any) -> tuple[Catalog, Split]:
+    """Read and split ``source`` into ``directory``, in place of what an earlier call wrote there; where no ``previous``
+    is named, its split is gone on from (``data.split.goes_on_from``). An error leaves the directory as it was.
+    ``options`` are those of ``data.split.split``."""
+    chosen = {name: value for name, value in options.items() if name != "seed"}
+    splits.check_options(previous=previous, **chosen)
+    previous = previous or splits.goes_on_from(directory, **options)
+    with files.whole_directory(directory) as place:
+        catalog = catalogs.read(source, place)
+        split = splits.split(catalog, place, previous=previous, **options)
+        catalog = catalog.model_copy(update={"table": directory / catalog.table.name})
+        split = split.model_copy(update={"table": directory / split.table.name})
+        catalog.save(place / "catalog.json")
+        split.save(place / "split.json")
+    return catalog, split
+
+
+def split_table(place: Path) -> Path:
+    """The ``split.parquet`` that ``place`` is or holds, as a run or what ``data split`` wrote does."""
+    found = next(
+        (path for path in (place, place / "split.parquet", Run(place).data / "split.parquet") if path.is_file()), None
+    )
+    if found is None:
+        raise ArtifactError(f"there is no split at '{place}'", hint="name a split.parquet, or the directory of one")
+    return found
+
+
 def opened(run: Run) -> Data:
     """A run whose images were read before."""
     return Data(run=run, catalog=run.catalog(), split=run.split())
-
-
-def audit(source: str) -> list[Finding]:
-    """What is wrong with these images; nothing is kept."""
-    with tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
-        directory = Path(scratch) / "data"
-        catalog = catalogs.read(source, directory)
-        return run_checks(catalog, reported.load(directory))

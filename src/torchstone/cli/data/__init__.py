@@ -1,0 +1,1 @@
+"""Versions of a data set: split one, tell what changed between two."""
