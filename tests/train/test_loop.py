@@ -11,6 +11,7 @@ from torch import nn
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ArtifactError, DataError, TrainingError
 from torchstone.core.values import Artifact
+from torchstone.data.augment import POLICIES
 from torchstone.data.preprocess import default_preprocess
 from torchstone.models import zoo
 from torchstone.models.deployable import Deployable
@@ -21,23 +22,36 @@ from torchstone.train.recipe import Recipe
 PREPROCESS = default_preprocess(32)
 
 
-class Dying:
-    """Images that stop the process in the middle of an epoch."""
+class First:
+    """The first images of a set (contracts.ImageSet): enough for six steps an epoch."""
 
-    def __init__(self, images: ImageSet, after: int) -> None:
-        self.inner, self.left = images, after
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
+    def __init__(self, images: ImageSet, count: int = 208) -> None:
+        self.inner, self.labels, self.items = images, images.labels[:count], images.items[:count]
 
     def __len__(self) -> int:
-        return len(self.inner)
+        return len(self.labels)
+
+    def images(self, rows: Any) -> Any:
+        return self.inner.images(rows)
 
     def stored(self, rows: Any) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
         return self.inner.stored(rows)
+
+    def encoded(self, row: int) -> bytes:
+        return self.inner.encoded(row)
+
+
+def dying(model: Deployable, after: int) -> Deployable:
+    """The model, stopping the process in the middle of an epoch: at its training step number ``after``."""
+    left = [after]
+
+    def count(module: nn.Module, _: Any) -> None:
+        left[0] -= module.training
+        if left[0] < 0:
+            raise KeyboardInterrupt
+
+    model.network.register_forward_pre_hook(count)
+    return model
 
 
 def network(dropout: float = 0.2) -> Deployable:
@@ -51,27 +65,67 @@ def parts(data: Data, trained: Artifact) -> dict[str, ImageSet]:
     return {str(part): images for part, images in data.sets(trained, "train", "val").items()}
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-@pytest.mark.parametrize("dies_after", [1, 20, 31])
+MIXED = {"mixup": 0.4, "cutmix": 1.0, "sampler": "balanced", "class_weights": 0.99}
+KILLED: dict[str, tuple[dict[str, Any], float, int]] = {
+    "SGD, at the start": ({"optimiser": "sgd", "lr": 0.02, "augment": "standard"}, 0.0, 0),
+    "in the first epoch": ({"augment": "standard"}, 0.3, 0),
+    "at the end of an epoch": ({"augment": "standard"}, 0.5, 0),
+    "in the last epoch": ({"augment": "standard"}, 0.9, 0),
+    **{f"policy {name}": ({"augment": name}, 0.7, 0) for name in POLICIES if name != "standard"},
+    "MixUp": ({"mixup": 0.4}, 0.7, 0),
+    "all at once": ({"augment": "strong", **MIXED}, 0.7, 0),
+    "all at once, with workers": ({"augment": "strong", **MIXED}, 0.7, 2),
+    "weights by class": ({"sampler": "3=2,7=0.5"}, 0.7, 1),
+}
+"""Options, the share of the training after which it dies, and the workers of the second attempt: the first has none."""
+
+
+@pytest.mark.parametrize("case", KILLED)
 def test_a_killed_training_goes_on_bit_for_bit(
-    parts: dict[str, ImageSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str, dies_after: int
+    case: str, parts: dict[str, ImageSet], data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    recipe = Recipe(epochs=3, optimiser=optimiser, lr=0.01, precision="f32", augment="standard")  # pyright: ignore
+    options, share, workers = KILLED[case]
+    recipe = Recipe(**{"epochs": 2, "batch": 32, "precision": "f32", "workers": 0, **options})
+    sets, classes = (First(parts["train"]), parts["val"]), data.catalog.classes
     whole = network()
-    loop.fit(whole, parts["train"], parts["val"], recipe, 7, tmp_path / "whole")
+    loop.fit(whole, *sets, recipe, 7, tmp_path / "whole", classes)
 
-    broken = network()
+    steps = recipe.epochs * (len(sets[0]) // recipe.batch)
     with pytest.raises(KeyboardInterrupt):
-        loop.fit(broken, Dying(parts["train"], dies_after), parts["val"], recipe, 7, tmp_path / "broken")  # pyright: ignore
+        loop.fit(dying(network(), max(1, int(share * steps))), *sets, recipe, 7, tmp_path / "broken", classes)
     again = network()
     with torch.no_grad():  # what is in memory must not matter
         for parameter in again.parameters():
             parameter.zero_()
-    progress = loop.fit(again, parts["train"], parts["val"], recipe, 7, tmp_path / "broken")
+    rest = recipe.model_copy(update={"workers": workers})
+    progress = loop.fit(again, *sets, rest, 7, tmp_path / "broken", classes)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
-    assert len(progress.history) == 3
+    assert len(progress.history) == 2
+    assert progress.history[0]["train_loss"] != progress.history[1]["train_loss"]
+
+
+def losses(parts: dict[str, ImageSet], directory: Path, **options: Any) -> list[float]:
+    """Loss of each of six epochs; the digits are learned."""
+    recipe = Recipe(**{"epochs": 6, "precision": "f32", "batch": 32, "workers": 0, **options})
+    progress = loop.fit(network(0.0), parts["train"], parts["val"], recipe, 1, directory)
+    assert max(row["val_top1"] for row in progress.history) > 75
+    return [row["train_loss"] for row in progress.history]
+
+
+@pytest.fixture(scope="module")
+def plain(parts: dict[str, ImageSet], tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    return losses(parts, tmp_path_factory.mktemp("plain"))
+
+
+@pytest.mark.parametrize("options", [{"mixup": 0.2, "cutmix": 1.0}, {"class_weights": 0.999, "sampler": "sqrt"}])
+def test_each_option_trains_and_is_another_training(
+    options: dict[str, Any], parts: dict[str, ImageSet], plain: list[float], tmp_path: Path
+) -> None:
+    found = losses(parts, tmp_path, **options)
+    assert found[0] != plain[0]
+    assert (found[-1] > 1.3 * plain[-1]) == ("mixup" in options), "mixed labels cannot be learned"
 
 
 def test_the_best_epoch_on_val_is_kept(parts: dict[str, ImageSet], tmp_path: Path) -> None:

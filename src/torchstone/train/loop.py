@@ -1,26 +1,28 @@
 """The training loop. It can be killed at any moment and goes on from its last checkpoint with the same numbers as if
 it had never stopped: the order of the samples depends on (seed, epoch), their augmentation on (seed, epoch, sample),
-dropout on (seed, epoch, step)."""
+what is mixed and dropped out on (seed, epoch, step). The number of workers changes nothing."""
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
 from torchstone.core import console, machine, seeding
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ArtifactError, DataError, TrainingError
-from torchstone.data.augment import augment
+from torchstone.data.augment import Augmenter
+from torchstone.data.loader import Batch, batches
+from torchstone.data.sampling import class_weights, epoch_of
 from torchstone.models.deployable import Deployable
-from torchstone.train import checkpoint, optim
+from torchstone.train import checkpoint, mixing, optim
 from torchstone.train.recipe import Recipe
 
 CHECKPOINT_SECONDS = 20.0
@@ -44,10 +46,41 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def fit(model: Deployable, train: ImageSet, val: ImageSet, recipe: Recipe, seed: int, directory: Path) -> Progress:
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What stays the same through all epochs."""
+
+    model: Deployable
+    optimiser: torch.optim.Optimizer
+    train: ImageSet
+    recipe: Recipe
+    seed: int
+    directory: Path
+    classes: Sequence[str]
+    outputs: int
+    """Logits of the network."""
+    weights: torch.Tensor | None
+    """float32[outputs], of each class in the loss."""
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch; the last, smaller one is left out."""
+        return len(self.train) // self.recipe.batch
+
+
+def fit(
+    model: Deployable,
+    train: ImageSet,
+    val: ImageSet,
+    recipe: Recipe,
+    seed: int,
+    directory: Path,
+    classes: Sequence[str] = (),
+) -> Progress:
     """Train ``model.network`` in place and leave it at its best epoch by val top-1.
 
-    ``directory`` keeps the checkpoints; what an earlier, interrupted call left there is continued.
+    ``directory`` keeps the checkpoints; what an earlier, interrupted call left there is continued. ``classes`` are the
+    names that a sampler's weights go by.
     """
     if len(train) < recipe.batch:
         raise DataError(
@@ -58,16 +91,41 @@ def fit(model: Deployable, train: ImageSet, val: ImageSet, recipe: Recipe, seed:
     model.to(device())
     model.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimiser = optim.optimiser(model.network, recipe)
+    outputs = _outputs(model, train)
+    job = Job(
+        model=model,
+        optimiser=optimiser,
+        train=train,
+        recipe=recipe,
+        seed=seed,
+        directory=directory,
+        classes=classes,
+        outputs=outputs,
+        weights=_weights(train, outputs, recipe),
+    )
     progress = Progress()
     if (directory / LAST).exists():
         progress = _continued(checkpoint.restore(directory / LAST, model.network, optimiser), directory)
         console.say(f"training goes on from epoch {progress.epoch + 1}, batch {progress.step + 1}")
     while progress.epoch < recipe.epochs and progress.epoch - progress.best_epoch < recipe.patience:
-        _epoch(model, optimiser, train, recipe, seed, progress, directory)
-        _close_epoch(model, optimiser, val, recipe, progress, directory)
+        _epoch(job, progress)
+        _close_epoch(job, val, progress)
     checkpoint.restore(directory / BEST, model.network, optimiser)
     model.cpu().eval()
     return progress
+
+
+def _outputs(model: Deployable, images: ImageSet) -> int:
+    """How many logits the network gives."""
+    model.eval()
+    with torch.inference_mode():
+        return model(torch.from_numpy(images.images(slice(0, 1))).to(device())).shape[1]
+
+
+def _weights(images: ImageSet, outputs: int, recipe: Recipe) -> torch.Tensor | None:
+    if not recipe.class_weights:
+        return None
+    return torch.from_numpy(class_weights(images.labels, outputs, recipe.class_weights)).to(device())
 
 
 def device() -> torch.device:
@@ -115,74 +173,67 @@ def evaluate(model: Deployable, images: ImageSet, precision: str, batch: int = 6
     return loss / len(images), 100.0 * right / len(images)
 
 
-def _epoch(
-    model: Deployable,
-    optimiser: torch.optim.Optimizer,
-    train: ImageSet,
-    recipe: Recipe,
-    seed: int,
-    progress: Progress,
-    directory: Path,
-) -> None:
-    """The rest of one epoch, from batch ``progress.step``; the last, smaller batch is left out."""
-    model.train()
-    order = seeding.generator(seed, "order", progress.epoch).permutation(len(train))
-    batches = len(train) // recipe.batch
+def _epoch(job: Job, progress: Progress) -> None:
+    """The rest of one epoch, from batch ``progress.step``."""
+    recipe = job.recipe
+    job.model.train()
     saved = started = time.monotonic()
     before = progress.seconds
-    for step in console.track(range(progress.step, batches), f"epoch {progress.epoch + 1}/{recipe.epochs}"):
-        rows = order[step * recipe.batch : (step + 1) * recipe.batch]
-        number = progress.epoch * batches + step
-        for group in optimiser.param_groups:
-            group["lr"] = optim.rate(recipe, number, recipe.epochs * batches)
-        torch.manual_seed(seeding.seed_of(seed, "step", number))
-        loss = _step(model, optimiser, train, rows, recipe, seed, progress.epoch)
-        progress.loss_sum += loss * len(rows)
-        progress.seen += len(rows)
-        progress.step = step + 1
+    bar = f"epoch {progress.epoch + 1}/{recipe.epochs}"
+    for batch in console.track(_rest_of(job, progress), bar, job.steps - progress.step):
+        number = progress.epoch * job.steps + progress.step
+        for group in job.optimiser.param_groups:
+            group["lr"] = optim.rate(recipe, number, recipe.epochs * job.steps)
+        loss = _step(job, batch, number)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in epoch {progress.epoch + 1}",
+                hint=f"lower the learning rate: --lr {recipe.lr / 5:g}",
+            )
+        progress.loss_sum += loss * len(batch.labels)
+        progress.seen += len(batch.labels)
+        progress.step += 1
         progress.seconds = before + time.monotonic() - started
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            checkpoint.save(directory / LAST, model.network, optimiser, vars(progress))
+            checkpoint.save(job.directory / LAST, job.model.network, job.optimiser, vars(progress))
             saved = time.monotonic()
 
 
-def _step(
-    model: Deployable,
-    optimiser: torch.optim.Optimizer,
-    train: ImageSet,
-    rows: NDArray[np.intp],
-    recipe: Recipe,
-    seed: int,
-    epoch: int,
-) -> float:
-    """One batch forward, backward and down the gradient; returns its mean loss."""
-    crop = train.images(slice(0, 1)).shape[1]
-    pixels = augment(train.stored(rows), rows, crop, recipe.augment, seed % 2**32, epoch)
-    x = model.normalise(torch.from_numpy(pixels).to(device())).contiguous(memory_format=torch.channels_last)
-    labels = torch.from_numpy(train.labels[rows]).to(device())
+def _rest_of(job: Job, progress: Progress) -> Iterator[Batch]:
+    """The augmented batches of this epoch that are still to come."""
+    recipe = job.recipe
+    images, order = epoch_of(job.train, recipe.sampler, job.seed, progress.epoch, job.classes)
+    plan = [order[step * recipe.batch : (step + 1) * recipe.batch] for step in range(progress.step, job.steps)]
+    crop = job.train.images(slice(0, 1)).shape[1]
+    make = Augmenter(recipe.augment, crop, job.seed, progress.epoch)
+    return batches(images, plan, make, workers=recipe.workers)
+
+
+def _step(job: Job, batch: Batch, number: int) -> float:
+    """One batch forward, backward and down the gradient; returns its mean loss. ``number`` counts the steps of the
+    whole training."""
+    model, recipe = job.model, job.recipe
+    torch.manual_seed(seeding.seed_of(job.seed, "step", number))
+    x = model.normalise(batch.pixels.to(device(), non_blocking=True))
+    targets = batch.labels.to(device(), non_blocking=True)
+    if recipe.mixup or recipe.cutmix or job.weights is not None:
+        # As shares of classes: with these, torch's weighted mean divides by the images, not by their weights.
+        targets = mixing.one_hot(targets, job.outputs)
+        x, targets = mixing.mixed(x, targets, mixup=recipe.mixup, cutmix=recipe.cutmix, seed=job.seed, step=number)
+    x = x.contiguous(memory_format=torch.channels_last)
     with autocast(recipe.precision):
-        loss = functional.cross_entropy(model.network(x), labels, label_smoothing=recipe.label_smoothing)
-    optimiser.zero_grad()
+        logits = model.network(x)
+        loss = functional.cross_entropy(logits, targets, weight=job.weights, label_smoothing=recipe.label_smoothing)
+    job.optimiser.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.network.parameters(), recipe.clip)
-    optimiser.step()
-    value = loss.item()
-    if not np.isfinite(value):
-        raise TrainingError(
-            f"the loss became {value} in epoch {epoch + 1}", hint=f"lower the learning rate: --lr {recipe.lr / 5:g}"
-        )
-    return value
+    job.optimiser.step()
+    return loss.item()
 
 
-def _close_epoch(
-    model: Deployable,
-    optimiser: torch.optim.Optimizer,
-    val: ImageSet,
-    recipe: Recipe,
-    progress: Progress,
-    directory: Path,
-) -> None:
+def _close_epoch(job: Job, val: ImageSet, progress: Progress) -> None:
     """Evaluate on val, note the epoch, keep the weights if they are the best so far, and write the checkpoint."""
+    model, optimiser, recipe, directory = job.model, job.optimiser, job.recipe, job.directory
     val_loss, val_top1 = evaluate(model, val, recipe.precision)
     progress.epoch += 1
     progress.history.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ConfigError
 from torchstone.core.run import Run, slug
 from torchstone.core.values import Artifact, Candidate, Catalog, MadeBy, Preprocess, Split, Value
-from torchstone.data.augment import check_policy
+from torchstone.data import augment, sampling
 from torchstone.data.cache import open_images
 from torchstone.data.preprocess import default_preprocess
 from torchstone.models import store, weights, zoo
@@ -24,7 +25,7 @@ from torchstone.runtimes import golden
 from torchstone.train import loop
 from torchstone.train.recipe import Recipe
 
-VERSION = 1
+VERSION = 2
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "PIL")
 
 
@@ -46,6 +47,7 @@ def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Ar
     architecture = architecture_of(request)
     options = {"channels": request.channels, "small_input": request.small_input}
     preprocess = preprocess_for(request, architecture)
+    sampling.check_classes(request.recipe.sampler, catalog.classes)
     key = artifacts.key_of(
         {
             "step": ["train", VERSION],
@@ -54,6 +56,7 @@ def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Ar
             "preprocess": preprocess.digest(),
             "classes": catalog.classes,
             "recipe": request.recipe.model_dump(mode="json"),
+            "augment": augment.identity(request.recipe.augment),
             "arithmetic": loop.arithmetic(request.recipe.precision),
             "seed": request.seed,
             "split": split.fingerprint,
@@ -80,7 +83,7 @@ def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Ar
             _start_from(model, request, request.weights)
         sets = {part: open_images(catalog, split, part, preprocess, run.cache) for part in ("train", "val", "calib")}
         if request.recipe.epochs:
-            fit_into(model, sets["train"], sets["val"], request.recipe, request.seed, directory)
+            fit_into(model, sets["train"], sets["val"], request.recipe, request.seed, directory, catalog.classes)
         artifact = save_torch(model, draft, sets["calib"], directory)
         golden.seal(Candidate(name="torch", artifact=artifact, runtime="torch"), sets["calib"])
         return artifact
@@ -93,13 +96,24 @@ def check(request: TrainRequest) -> None:
     """Raise the UserError of a request that names no network, or weights that are not there."""
     if request.weights:
         weights.locate(request.weights)
-    architecture_of(request)
-    check_policy(request.recipe.augment)
+    preprocess = preprocess_for(request, architecture_of(request))
+    augment.check_policy(request.recipe.augment)
+    if request.recipe.augment not in augment.POLICIES:
+        augment.rehearse(request.recipe.augment, preprocess)
 
 
-def fit_into(model: Deployable, train_set: ImageSet, val: ImageSet, recipe: Recipe, seed: int, directory: Path) -> None:
-    """Train ``model`` in place and leave ``history.parquet`` in ``directory``."""
-    progress = loop.fit(model, train_set, val, recipe, seed, directory / artifacts.CHECKPOINTS)
+def fit_into(
+    model: Deployable,
+    train_set: ImageSet,
+    val: ImageSet,
+    recipe: Recipe,
+    seed: int,
+    directory: Path,
+    classes: Sequence[str] = (),
+) -> None:
+    """Train ``model`` in place and leave ``history.parquet`` in ``directory``; ``classes`` are the names that a
+    sampler's weights go by."""
+    progress = loop.fit(model, train_set, val, recipe, seed, directory / artifacts.CHECKPOINTS, classes)
     columns = {name: [row[name] for row in progress.history] for name in progress.history[0]}
     tables.write(directory / "history.parquet", tables.frame(columns), {"best_epoch": progress.best_epoch})
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from torchstone.core.contracts import Step, StepConfig, StepContext
 from torchstone.core.values import Artifact
+from torchstone.data.augment import NamedPolicy
 
 
 class Finetune(Step):
     """``finetune=EPOCHS``: the whole network, AdamW, warm-up and cosine; the best epoch on val is kept."""
 
-    version = 1
+    version = 2
     accepts = ("torch",)
     requires = ("torch", "safetensors")
     value_option = "epochs"
@@ -25,7 +26,7 @@ class Finetune(Step):
         epochs: int = Field(default=2, ge=1, description="passes over the training part")
         lr: float = Field(default=4e-4, gt=0, description="peak learning rate")
         batch: int = Field(default=64, ge=2, description="images a step; as many as there are, at most this")
-        augment: Literal["none", "light", "standard"] = Field(default="light", description="policy of data/augment.py")
+        augment: NamedPolicy = Field(default="light", description="a policy of data/augment")
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
