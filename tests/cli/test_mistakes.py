@@ -51,6 +51,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     "a model that is none": (lambda place: ["evaluate", place], "hint"),
     "a baseline that is none": (lambda place: ["judge", place, "onnx"], "hint"),
     "nothing to compress": (lambda place: ["compress", place, "onnx"], "hint"),
+    "an audit of nothing": (lambda place: ["audit", place / "nowhere"], "hint"),
+    "an audit among the images": (
+        lambda place: ["audit", folder(place, {"a": 3, "b": 3}), "--out", place / "x"],
+        "--out",
+    ),
     "no place to write": (lambda _: ["run", "digits", "--runs", __file__], "cannot make a directory"),
 }
 
@@ -109,7 +114,7 @@ def test_a_toml_file_says_what_the_flags_say(tmp_path: Path) -> None:
 def test_an_unusual_image_is_reported_and_never_fatal(name: str, write: Callable[[Path], Any], tmp_path: Path) -> None:
     source = folder(tmp_path / "data", {"a": 20, "b": 20})
     write(source / "a" / name)
-    done = torchstone("audit", source)
+    done = torchstone("audit", source, "--quick", cwd=tmp_path)
     assert done.returncode in (0, 1)
     assert name in done.stdout
     assert "Traceback" not in done.stderr

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import ClassVar
+
+import numpy as np
 
 from torchstone.audit import AuditContext
 from torchstone.core.values import Finding
@@ -17,13 +18,14 @@ RATIO = 10
 
 
 class Imbalance:
-    """Rare classes, and classes that are few beside the largest."""
+    """Rare classes, and classes that are few beside the largest. Those without any image are missing, not rare."""
 
     requires: ClassVar[tuple[str, ...]] = ()
 
     def run(self, context: AuditContext) -> list[Finding]:
-        counted = Counter(context.table["label"].to_list())
-        counts = {name: counted[label] for label, name in enumerate(context.catalog.classes)}
+        classes = context.catalog.classes
+        counted = np.bincount(context.column("label"), minlength=len(classes)).tolist()
+        counts = {name: count for name, count in zip(classes, counted, strict=True) if count}
         by_size = sorted(counts, key=lambda name: counts[name])
         largest = counts[by_size[-1]]
         found = []

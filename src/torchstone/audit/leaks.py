@@ -3,58 +3,81 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import ClassVar
 
-from torchstone.audit import AuditContext
+from torchstone.audit import STRENGTH, AuditContext, alike
 from torchstone.core import tables
 from torchstone.core.values import Finding, Split
-from torchstone.data.findings import ITEMS_NAMED, count_of, name_a_few
+from torchstone.data.findings import count_of, name_a_few
+
+Parts = Sequence[str | None]
+"""The part of each row."""
 
 
 class Leaks:
-    """Looks at the parts that the source brings, and at those of the split."""
+    """Looks at the parts that the source brings, and at those of the split. A picture leaks whether its pixels are
+    equal in both parts or not; the items are the images of the weaker part (train before val before test)."""
 
     requires: ClassVar[tuple[str, ...]] = ()
 
     def run(self, context: AuditContext) -> list[Finding]:
-        items = context.table["item"].to_list()
-        own = dict(zip(items, context.table["part"].to_list(), strict=True))
         found = _between(
             context,
-            own,
+            context.table["part"].to_list(),
             "the source's own parts",
             "accuracies published on these parts are too high; torchstone's split leaves such images out of train",
         )
         if context.split is not None:
-            found += _between(context, _parts(context.split), "the split", "make the split again: delete split.json")
+            parts = _parts(context, context.split)
+            found += _between(context, parts, "the split", "make the split again: delete split.json")
         return found
 
 
-def _parts(split: Split) -> dict[str, str]:
-    """Item → part."""
+def _parts(context: AuditContext, split: Split) -> Parts:
     table, _ = tables.read(split.table)
-    return dict(zip(table["item"].to_list(), table["part"].to_list(), strict=True))
+    part_of = dict(zip(table["item"].to_list(), table["part"].to_list(), strict=True))
+    return [part_of.get(item) for item in context.table["item"].to_list()]
 
 
-def _between(
-    context: AuditContext, part_of: dict[str, str | None] | dict[str, str], where: str, hint: str
-) -> list[Finding]:
+def _between(context: AuditContext, parts: Parts, where: str, hint: str) -> list[Finding]:
     """One finding for each pair of parts that share pictures."""
-    items = context.table["item"].to_list()
-    shared: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
-    for rows in context.same_pixels:
-        parts = {part for row in rows if (part := part_of.get(items[row])) is not None}
-        if len(parts) > 1:
-            shared[tuple(sorted(parts, reverse=True))].append([items[row] for row in rows])
-    return [
-        Finding(
-            check="leaks",
-            severity="error",
-            message=f"{count_of(len(groups), 'picture')} standing in {' and '.join(parts)} of {where}: "
-            f"{name_a_few(' = '.join(group) for group in groups)}",
-            hint=hint,
-            items=tuple(item for group in groups for item in group)[:ITEMS_NAMED],
-            evidence={"parts": list(parts), "pictures": len(groups)},
+    shared: dict[tuple[str, ...], list[list[int]]] = defaultdict(list)
+    for rows in context.same_picture:
+        there = {part for row in rows if (part := parts[row]) is not None}
+        if len(there) > 1:
+            shared[tuple(sorted(there, key=_strength))].append(rows)
+    return [_finding(context, parts, names, sets, where, hint) for names, sets in sorted(shared.items())]
+
+
+def _finding(
+    context: AuditContext, parts: Parts, names: tuple[str, ...], sets: list[list[int]], where: str, hint: str
+) -> Finding:
+    hashes = context.table["sha256"]
+    groups, weaker, identical = [], [], 0
+    for unordered in sets:
+        rows = sorted(
+            (row for row in unordered if parts[row] is not None), key=lambda row: _strength(parts[row]), reverse=True
         )
-        for parts, groups in sorted(shared.items())
-    ]
+        strong = {hashes[row] for row in rows if parts[row] == names[-1]}
+        below = [row for row in rows if parts[row] != names[-1]]
+        identical += any(hashes[row] in strong for row in below)
+        groups.append(context.items([rows[0], *below, *(row for row in rows[1:] if row not in below)]))
+        weaker += below
+    exactly = "" if identical == len(sets) else f", {identical or 'none'} of them pixel by pixel"
+    return Finding(
+        check="leaks",
+        severity="error",
+        message=f"{count_of(len(sets), 'picture')} standing in {' and '.join(names)} of {where}{exactly}: "
+        f"{name_a_few(map(alike, groups))}",
+        hint=hint,
+        items=context.items(weaker),
+        groups=tuple(groups),
+        decision="drop",
+        evidence={"parts": list(names), "pictures": len(sets), "identical": identical, "images": len(weaker)},
+    )
+
+
+def _strength(part: str | None) -> tuple[int, str]:
+    """The part that keeps its pictures has the largest."""
+    return STRENGTH.get(part or "", 0), part or ""

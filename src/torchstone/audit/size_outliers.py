@@ -8,7 +8,6 @@ import numpy as np
 
 from torchstone.audit import AuditContext
 from torchstone.core.values import Finding
-from torchstone.data.findings import ITEMS_NAMED, count_of, name_a_few
 
 TINY = 4
 """Times smaller than the median image's shorter side: thumbnails among photographs."""
@@ -23,35 +22,39 @@ class SizeOutliers:
     requires: ClassVar[tuple[str, ...]] = ()
 
     def run(self, context: AuditContext) -> list[Finding]:
-        items = context.table["item"].to_list()
-        width, height = context.table["width"].to_numpy(), context.table["height"].to_numpy()
+        width, height = context.column("width"), context.column("height")
         short, long = np.minimum(width, height), np.maximum(width, height)
         median = float(np.median(short))
-        sizes = [f"{item} ({w} × {h})" for item, w, h in zip(items, width, height, strict=True)]
+        aspect = long / short
         found = []
-        for rows, text, hint, evidence in (
+        for values, mask, text, hint, evidence in (
             (
-                np.flatnonzero(short * TINY <= median),
+                short / median,
+                short * TINY <= median,
                 f"tiny beside the others, whose shorter side has {median:.0f} pixels",
                 "are these thumbnails? Enlarged, they look like nothing that will be met in use",
                 {"median_short_side": median},
             ),
             (
-                np.flatnonzero(long >= LONG * short),
+                1 / aspect,
+                aspect >= LONG,
                 f"at least {LONG} times as long as wide",
                 "a centre crop shows little of them: cut out what matters",
-                {"longest_aspect": float((long / short).max())},
+                {"longest_aspect": float(aspect.max())},
             ),
         ):
+            rows = np.flatnonzero(mask)
+            rows = rows[np.argsort(values[rows], kind="stable")]
             if len(rows):
                 found.append(
-                    Finding(
-                        check="size_outliers",
-                        severity="warning",
-                        message=f"{count_of(len(rows), 'image')} {text}: {name_a_few(sizes[row] for row in rows)}",
+                    context.about(
+                        "size_outliers",
+                        rows,
+                        text,
+                        notes=[f"{width[row]} × {height[row]}" for row in rows],
                         hint=hint,
-                        items=tuple(items[row] for row in rows[:ITEMS_NAMED]),
-                        evidence={"images": len(rows), **evidence},
+                        evidence=evidence,
+                        decision="review",
                     )
                 )
         return found

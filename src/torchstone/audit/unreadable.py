@@ -28,6 +28,7 @@ class Unreadable:
                 message=f"{count_of(len(left_out), 'image')} ({share:.1f} %) left out as unusable: {named}",
                 hint="mend or delete these files",
                 items=tuple(reasons),
+                decision="drop",
                 evidence={"images": len(left_out), "reasons": reasons},
             )
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsons
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchstone.core.run import Run
@@ -14,6 +15,7 @@ from torchstone.core.verdict import CandidateVerdict, SpeedResult, Verdict
 if TYPE_CHECKING:
     from torchstone.compress.chain import Plan
     from torchstone.judge.verify import Mismatch
+    from torchstone.stages.audit import Audit
 
 OUTCOME_CODES = {"pass": 0, "fail": 1, "undecided": 3, "void": 3}
 COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "void": "yellow", "baseline": "bold"}
@@ -105,9 +107,13 @@ def _times(speed: SpeedResult | None, *, bound: bool = True) -> str:
     return f"{ratio} ({speed.lower:.1f}×)" if bound and speed.lower is not None else ratio
 
 
+def _code(found: Sequence[Finding]) -> int:
+    return 1 if any(finding.severity == "error" for finding in found) else 0
+
+
 def findings(found: Sequence[Finding], json: bool) -> int:
     """What was noticed, the worst first; 1 when any of it is an error."""
-    code = 1 if any(finding.severity == "error" for finding in found) else 0
+    code = _code(found)
     if json:
         _print_json({"findings": [finding.model_dump(mode="json") for finding in found], "exit_code": code})
         return code
@@ -121,6 +127,33 @@ def findings(found: Sequence[Finding], json: bool) -> int:
             out.print(f"    hint: {finding.hint}", markup=False, highlight=False, soft_wrap=True)
     counts = [f"{sum(finding.severity == name for finding in found)} {name}" for name in order]
     out.print("\n" + ", ".join(counts), highlight=False)
+    return code
+
+
+def audit(found: Audit, json: bool) -> int:
+    """The findings and where the page is."""
+    code, cleaned = _code(found.findings), found.cleaned
+    if json:
+        rows = [finding.model_dump(mode="json") for finding in found.findings]
+        counts = None if cleaned is None else {**vars(cleaned), "path": str(cleaned.path)}
+        _print_json(
+            {
+                "directory": str(found.directory),
+                "images": found.catalog.images,
+                "findings": rows,
+                "cleaned": counts,
+                "exit_code": code,
+            }
+        )
+        return code
+    findings(found.findings, json=False)
+    out = _stdout()
+    if cleaned is not None:
+        out.print(
+            f"cleaned  {cleaned.path}: {cleaned.keep:,} kept, {cleaned.review:,} to look at, {cleaned.drop:,} left out",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    out.print(f"page     {found.page}", highlight=False, soft_wrap=True)
     return code
 
 
@@ -145,6 +178,15 @@ def _best_val_top1(made: Artifact) -> float | None:
 
     path = made.directory / "history.parquet"
     return max(tables.read(path)[0]["val_top1"].to_list()) if path.exists() else None
+
+
+def written(path: Path, json: bool) -> int:
+    """A file that was asked for."""
+    if json:
+        _print_json({"path": str(path)})
+    else:
+        _stdout().print(str(path), markup=False, highlight=False, soft_wrap=True)
+    return 0
 
 
 def candidates(made: Sequence[Candidate], json: bool) -> int:

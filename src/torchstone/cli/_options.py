@@ -59,6 +59,8 @@ def _parameter(name: str) -> inspect.Parameter:
 
 def _kind(annotation: Any) -> Any:
     """The type that the command line parses: the first real one of an optional, text for integer choices."""
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return _kind(next(kind for kind in get_args(annotation) if kind is not type(None)))
     if get_origin(annotation) is tuple:

@@ -1,0 +1,93 @@
+"""How well wrong labels are found: labels are changed at random, and the audit ranks all images by how little it
+believes theirs.
+
+The labels that the images came with count as right, which they are not all: what is truly wrong among them lowers the
+figures. AUROC is of the ranking of all images; precision is that of as many images as were changed, the least
+believed ones, and of all that the audit names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conditions import conditions
+from torchstone.audit import probe, two_sample
+from torchstone.audit.features import Features, extract
+from torchstone.audit.label_errors import suspects
+from torchstone.core import tables
+from torchstone.core.errors import UserError
+from torchstone.data.catalog import read
+from torchstone.data.units import units
+
+
+def changed(labels: np.ndarray, share: float, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The labels with this share of them replaced by others, each as likely; and where."""
+    random = np.random.default_rng(seed)
+    rows = random.choice(len(labels), round(share * len(labels)), replace=False)
+    wrong = labels.copy()
+    wrong[rows] = (labels[rows] + random.integers(1, classes, len(rows))) % classes
+    return wrong, wrong != labels
+
+
+def measure(table: Any, classes: int, features: Features, share: float, seed: int) -> np.ndarray:
+    """AUROC, precision at the number changed, images named, precision and recall of those, seconds."""
+    labels = table["label"].to_numpy().astype(np.intp)
+    wrong, planted = changed(labels, share, classes, seed)
+    begin = time.perf_counter()
+    fitted = probe.fit(features.vectors, wrong, probe.folds_of(wrong, units(table, 0, "label_errors")), classes)
+    found = suspects(fitted, features.vectors, wrong, classes)
+    seconds = time.perf_counter() - begin
+    first = np.argsort(found.confidence, kind="stable")[: planted.sum()]
+    doubt = -found.confidence.astype(np.float64)
+    named = planted[found.rows]
+    return np.array(
+        [
+            two_sample.auc(doubt[planted], doubt[~planted]),
+            planted[first].mean(),
+            len(named),
+            named.mean(),
+            named.sum() / planted.sum(),
+            seconds,
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", nargs="?", default="digits", help="images whose labels are mostly right")
+    parser.add_argument("--share", type=float, default=0.05, help="of the labels that are changed")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--cache", type=Path, help="where features are kept; by default nowhere")
+    options = parser.parse_args()
+    print(conditions())
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            catalog = read(options.data, Path(scratch) / "data")
+            begin = time.perf_counter()
+            features = extract(catalog, options.cache or Path(scratch) / "cache")
+        except UserError as error:
+            raise SystemExit(f"error: {error}") from None
+        seconds = time.perf_counter() - begin
+        print(f"{catalog.images} images, {features.name}: {seconds:.1f} s with imports and compilation, once")
+        table, _ = tables.read(catalog.table)
+        print("seed  AUROC   precision at the number changed   named: images, precision, recall   seconds")
+        rows = []
+        for seed in range(options.seeds):
+            rows.append(measure(table, len(catalog.classes), features, options.share, seed))
+            auroc, at, images, precision, recall, took = rows[-1]
+            print(f"{seed:4}  {auroc:.4f}  {at:31.3f}   {images:13.0f}  {precision:9.3f}  {recall:6.3f}   {took:7.1f}")
+        auroc, at, images, precision, recall, took = np.mean(rows, axis=0)
+        print(f"mean  {auroc:.4f}  {at:31.3f}   {images:13.0f}  {precision:9.3f}  {recall:6.3f}   {took:7.1f}")
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"peak memory of the process, network included: {memory:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
