@@ -45,16 +45,23 @@ def targets() -> set[str]:
 
 
 def verbs() -> set[str]:
-    return {file.stem for file in (PACKAGE / "cli").glob("*.py") if not file.stem.startswith("_")}
+    files = {file.stem for file in (PACKAGE / "cli").glob("*.py") if not file.stem.startswith("_")}
+    return files | set(groups())
+
+
+def groups() -> dict[str, set[str]]:
+    """Folders of verbs, and what is in them."""
+    return {
+        folder.parent.name: {file.stem for file in folder.parent.glob("*.py") if not file.stem.startswith("_")}
+        for folder in (PACKAGE / "cli").glob("*/__init__.py")
+    }
 
 
 @functools.cache
-def flags_of(verb: str) -> set[str]:
-    """The flags that ``torchstone VERB --help`` lists."""
+def flags_of(*verb: str) -> set[str]:
+    """The flags that ``torchstone VERB --help`` lists; of a group, GROUP VERB."""
     done = subprocess.run(
-        [sys.executable, "-m", "torchstone.cli", verb, "--help"]
-        if (PACKAGE / "cli/__main__.py").exists()
-        else [Path(sys.executable).parent / "torchstone", verb, "--help"],
+        [sys.executable, "-m", "torchstone", *verb, "--help"],
         env={**os.environ, "COLUMNS": "240", "TERM": "dumb", "NO_COLOR": "1"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
@@ -85,7 +92,11 @@ def test_every_verb_exists(document: str) -> None:
 @every_document
 def test_every_flag_of_a_command_exists(document: str) -> None:
     for match in COMMAND.finditer(code_of(document)):
-        assert set(FLAG.findall(match["rest"])) <= flags_of(match["verb"]), match[0]
+        verb = [match["verb"]]
+        if match["verb"] in groups():
+            verb += match["rest"].split()[:1]
+            assert set(verb[1:]) <= groups()[match["verb"]], match[0]
+        assert set(FLAG.findall(match["rest"])) <= flags_of(*verb), match[0]
 
 
 def test_every_flag_in_the_table_of_run_exists() -> None:

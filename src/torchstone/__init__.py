@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from torchstone.pipeline import demo as demo
     from torchstone.pipeline import run as run
     from torchstone.runtimes import open_candidate as open_candidate
+    from torchstone.stages.audit import audit as audit
     from torchstone.stages.compress import compress as compress
     from torchstone.stages.evaluate import evaluate as evaluate
     from torchstone.stages.judge import judge as judge
-    from torchstone.stages.read import audit as audit
     from torchstone.stages.train import train as train
 
 _HOME = {
@@ -46,7 +46,7 @@ _HOME = {
     "TorchstoneError": "core.errors",
     "UserError": "core.errors",
     "Verdict": "core.verdict",
-    "audit": "stages.read",
+    "audit": "stages.audit",
     "compress": "stages.compress",
     "demo": "pipeline",
     "doctor": "doctor",

@@ -14,6 +14,10 @@ from torchstone.core import files
 from torchstone.core.errors import ConfigError, nearest
 from torchstone.core.run import Run, slug
 from torchstone.core.values import Budget, Value
+from torchstone.data import augment as augmentation
+from torchstone.data import sampling
+from torchstone.data.augment import PolicyName
+from torchstone.data.sampling import SamplerName
 
 LADDER = (
     "onnx",
@@ -34,7 +38,7 @@ JUDGING = (
     *(name for name in Budget.model_fields if name != "schema_version"),
 )
 """What is said of the candidates and the verdict, not of the training."""
-SHARED = ("cache", "ledger")
+SHARED = ("audits", "cache", "ledger", "sheets")
 """Folders beside the runs that are no runs."""
 
 
@@ -46,6 +50,10 @@ class Settings(Value):
     runs: Path = Field(default=Path("runs"), description="folder of all runs, their cache and their ledger")
     seed: int = Field(default=0, ge=0, description="of split, weights, order and augmentation")
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="of all images, if the source has no test part")
+    split_by: Literal["quota", "hash", "time"] = Field(
+        default="quota", description="quota: exact shares; hash: an image's part for ever; time: the newest are test"
+    )
+    previous_split: Path | None = Field(default=None, description="a split.parquet whose images stay in their parts")
 
     model: str | None = Field(
         default=None, description="lenet5, resnet9, resnet20, or any of timm and torchvision; by default by the images"
@@ -61,8 +69,21 @@ class Settings(Value):
     lr: float | None = Field(default=None, gt=0, description="peak learning rate")
     weight_decay: float | None = Field(default=None, ge=0, description="not applied to norms and biases")
     label_smoothing: float | None = Field(default=None, ge=0, lt=1, description="share of the target spread evenly")
-    augment: Literal["none", "light", "standard"] | None = Field(
-        default=None, description="light: random crops; standard: flips as well (not for digits, text, signs)"
+    augment: PolicyName | None = Field(
+        default=None,
+        description=f"{augmentation.DESCRIPTION}; standard and strong mirror (not for digits, text, signs)",
+    )
+    mixup: float | None = Field(default=None, ge=0, description="MixUp's alpha, such as 0.2; 0: off")
+    cutmix: float | None = Field(default=None, ge=0, description="CutMix's alpha, such as 1; 0: off")
+    sampler: SamplerName | None = Field(default=None, description=sampling.DESCRIPTION)
+    class_weights: float | None = Field(
+        default=None, ge=0, lt=1, description="beta of class weights in the loss, such as 0.999; 0: all alike"
+    )
+    workers: int | None = Field(
+        default=None, ge=0, description="processes that prepare batches; by default by the cost"
+    )
+    cache_gb: float | None = Field(
+        default=None, ge=0, description="10⁹ bytes of decoded images kept beside the runs; by default by the free disk"
     )
     precision: Literal["auto", "f32", "bf16"] | None = Field(default=None, description="arithmetic of the training")
     patience: int | None = Field(default=None, ge=1, description="epochs without progress on val before it stops")
@@ -101,6 +122,11 @@ class Settings(Value):
             "weight_decay",
             "label_smoothing",
             "augment",
+            "mixup",
+            "cutmix",
+            "sampler",
+            "class_weights",
+            "workers",
             "precision",
             "patience",
         )
@@ -122,7 +148,8 @@ class Settings(Value):
             return Run(self.runs / name)
         model = self.model or self.weights or "auto"
         readable = slug(f"{Path(self.data).name or 'data'}-{Path(model).stem}")
-        distinct = self.model_dump(mode="json", exclude={"name", "runs", *JUDGING}, exclude_defaults=True)
+        aside = {"name", "runs", "workers", "cache_gb", *JUDGING}
+        distinct = self.model_dump(mode="json", exclude=aside, exclude_defaults=True)
         distinct["data"] = self.data if not Path(self.data).exists() else str(Path(self.data).resolve())
         return Run(self.runs / f"{readable}-{files.digest(distinct)[:6]}")
 
