@@ -4,9 +4,11 @@
 #   VENV=/some/where      another place for the environment
 #   TORCH_INDEX=URL       where torch comes from when .venv is made; the index of the CPU-only builds (PyTorch's
 #                         installation page names it) saves 4 GB of CUDA libraries
+#   JOBS=2                processes of the tests
 #   PYTEST_ARGS="-k int8" more arguments for pytest
 
 VENV ?= .venv
+JOBS ?= 2
 EXTRAS := train,openvino,lite,fast
 SUPPORTED := import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 ifndef PYTHON
@@ -26,11 +28,11 @@ demo: $(VENV)/.runtime
 
 ## make test       all tests that take seconds
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(PYTEST_ARGS)
 
 ## make test-all   the slow ones, too
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 ## make check      format, lint, types, layers
 check: $(VENV)/.dev
