@@ -41,9 +41,9 @@ check: $(VENV)/.dev
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-## make bench      the measurements in benchmarks/, one file after the other
+## make bench      the measurements in benchmarks/ that need no images of yours, one after the other
 bench: $(VENV)/.dev
-	@for file in benchmarks/cold_start.py benchmarks/judge_cost.py benchmarks/self_judged.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	@for name in cold_start judge_cost self_judged augment label_errors; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 ## make clean      caches and builds; .venv and runs/ stay (rm -rf .venv runs)
 clean:

@@ -197,6 +197,10 @@ def main() -> None:
     }
     show("torchstone is", [f"{statistics.median(ratio):.2f} x" for ratio in ratios.values()])
     show("  lowest, highest", [f"{ratio[0]:.2f}, {ratio[-1]:.2f}" for ratio in ratios.values()])
+    peers = [times for name, times in seconds.items() if name != "torchstone"]
+    if len(peers) > 1:  # together they do most of what torchstone does
+        both = sorted(sum(block) / ours for ours, *block in zip(seconds["torchstone"], *peers, strict=True))
+        print(f"and of all peers one after the other {statistics.median(both):.2f} x ({both[0]:.2f} to {both[-1]:.2f})")
     print("planted, found (named besides)")
     for kind in (*DEFECTS, *COPIES):
         cells = []

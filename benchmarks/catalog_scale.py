@@ -98,6 +98,16 @@ def search(place: Path) -> str:
     )
 
 
+def crowd(place: Path) -> str:
+    """The search among 20,000 frames of one scene, which differ by noise alone: memory must not grow with crowds."""
+    thumbnails = np.load(place / "thumbnails.npy", mmap_mode="r")
+    noise = np.random.default_rng(3).integers(-4, 5, (min(20_000, len(thumbnails)), *thumbnails.shape[1:]), np.int16)
+    frames = np.clip(thumbnails[0] + noise, 0, 255).astype(np.uint8)
+    digests = np.random.default_rng(2).integers(0, 256, (len(frames), 32), np.uint8)
+    found = similar.find(frames, digests)
+    return f"{len(frames):,} frames, {len(found.pairs):,} pairs, {len(found.crowded):,} named as a crowd"
+
+
 def cut(place: Path) -> str:
     """The split."""
     made = split(Catalog.load(place / "data" / "catalog.json"), place / "data", seed=0)
@@ -116,7 +126,7 @@ def load(place: Path) -> str:
     return f"{len(table):,} rows, {len(table.columns)} columns"
 
 
-PHASES = (draw, gather, search, load, cut, check)
+PHASES = (draw, gather, search, crowd, load, cut, check)
 
 
 def in_process(phase: Callable[..., str | None], place: Path, *arguments: int) -> None:

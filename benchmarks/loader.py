@@ -73,7 +73,7 @@ def timed(options: argparse.Namespace, scratch: Path) -> None:
 def ours(found: Catalog, exact: Preprocess, scratch: Path, workers: int) -> dict[str, Pass]:
     """Our loaders by name. A cached array is read in this process unless the loader itself asks for more."""
     cache.set_limit(scratch / "streamed", 0)
-    fast = preprocess.with_decoder(exact, "simplejpeg")
+    fast = preprocess.with_decoder(exact, "simplejpeg-torch")
     cached = cache.open_images(found, None, None, exact, scratch / "cache")
     streamed = cache.open_images(found, None, None, exact, scratch / "streamed")
     quick = cache.open_images(found, None, None, fast, scratch / "streamed")
@@ -118,20 +118,12 @@ class Photos(Dataset[Any]):
 
 
 def same_pixels(theirs: Photos, images: ImageSet) -> str:
-    """How many images come out alike. Half an odd margin is rounded to even by torchvision, down by us, so that a crop
-    may start a pixel later: those are counted apart."""
-    same = shifted = 0
-    for row in theirs.rows.tolist():
-        here = images.images(slice(row, row + 1))[0].astype(int)
-        there = theirs[row][0].permute(1, 2, 0).numpy().astype(int)
-        equal = np.array_equal(here, there)
-        same += equal
-        shifted += not equal and any(
-            np.array_equal(here[down:, right:], there[: len(there) - down, : len(there) - right])
-            or np.array_equal(there[down:, right:], here[: len(there) - down, : len(there) - right])
-            for down, right in ((0, 1), (1, 0), (1, 1))
-        )
-    return f"pixels: {same} of {len(theirs)} images are those of torchvision, {shifted} more start a pixel later"
+    """How many images come out alike."""
+    rows = theirs.rows.tolist()
+    same = sum(
+        np.array_equal(images.images(slice(row, row + 1))[0], theirs[row][0].permute(1, 2, 0).numpy()) for row in rows
+    )
+    return f"pixels: {same} of {len(theirs)} images are those of torchvision"
 
 
 def sides_of(found: Catalog) -> str:
@@ -173,11 +165,11 @@ def judged(run: Path, scratch: Path) -> None:
     copy = Run(scratch / run.name)
     baseline = copy.load_candidates()[0]
     place = str(baseline.artifact.directory)
-    _, verdict = judge(place, ["decoder=simplejpeg"], Budget(max_drop=1.0))
+    _, verdict = judge(place, ["decoder=simplejpeg-torch"], Budget(max_drop=1.0))
     result = verdict.rows[1].accuracy
     assert result is not None
     print(
-        f"decoder=simplejpeg on {result.images} test images of '{run.name}': {result.lost} lost, {result.gained} "
+        f"decoder=simplejpeg-torch on {result.images} test images of '{run.name}': {result.lost} lost, {result.gained} "
         f"gained, {result.drop:.2f} points, at most {result.drop_upper:.2f} at {100 * verdict.level:g} %: "
         f"{verdict.rows[1].outcome}"
     )

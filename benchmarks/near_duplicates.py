@@ -3,6 +3,10 @@
 Each copy differs from its original by one thing: compressed as JPEG (quality 30 to 90), up to --crop of each side cut
 off (each by its own share), resized (x 0.5 to 2), mirrored, or brightened (x 0.7 to 1.3). What similarity search finds
 among the originals alone is taken as true: the real copies of a picture count as right answers to its planted one.
+
+With --families, as many copies of each of some originals are planted, each changed in several of these ways, as
+augmentation before training does: how many copies are joined to their family, and how many are at least named as a
+crowd (more than a few that are alike cannot be told from pictures of a kind).
 """
 
 from __future__ import annotations
@@ -127,12 +131,34 @@ def report_planted(
     )
 
 
+def report_families(seen: Seen, contents: list[bytes], size: int, count: int, seed: int, crop: float) -> None:
+    """Families of ``size`` of each of ``contents``, the original included."""
+    random = np.random.default_rng(seed)
+    copies = []
+    for content in contents:
+        for _ in range(size - 1):
+            copy = content
+            for kind in random.choice(KINDS, 2, replace=False):
+                copy = altered(copy, kind, random, crop / 2)
+            copies.append(look(copy))
+    found = seen.search(Seen(copies))
+    joined = np.bincount(found.pairs.ravel(), minlength=len(found.picture)) > 0
+    named = np.isin(np.arange(len(found.picture)), found.crowded)
+    planted = np.arange(count, count + len(copies))
+    print(
+        f"seed {seed}: {len(contents):,} families of {size}: {joined[planted].mean():.3f} of the copies joined to one, "
+        f"{(named & ~joined)[planted].mean():.3f} named as a crowd, {(~named & ~joined)[planted].mean():.3f} neither; "
+        f"{named[:count].sum():,} originals named"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="a source with hundreds of images, e.g. CIFAR-10 as a folder")
     parser.add_argument("--copies", type=int, default=2000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--crop", type=float, default=0.1)
+    parser.add_argument("--families", type=int, nargs="*", default=[], help="sizes of families, e.g. 5 12")
     options = parser.parse_args()
     print(conditions())
     root, name = find_reader(options.data)
@@ -156,6 +182,9 @@ def main() -> None:
         found = seen.search(planted)
         print(f"seed {seed}: {len(sources):,} copies planted, crops of up to {options.crop:.0%} a side")
         report_planted(alone, found, sources, kinds, time.perf_counter() - begin)
+        for size in options.families:
+            some = [reader.image(root, paths[source]) for source in sources[: max(1, len(sources) // size)]]
+            report_families(seen, some, size, len(paths), seed, options.crop)
 
 
 if __name__ == "__main__":

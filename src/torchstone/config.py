@@ -18,6 +18,7 @@ from torchstone.data import augment as augmentation
 from torchstone.data import sampling
 from torchstone.data.augment import PolicyName
 from torchstone.data.sampling import SamplerName
+from torchstone.data.split.cut import DESCRIPTION, By
 
 LADDER = (
     "onnx",
@@ -50,9 +51,7 @@ class Settings(Value):
     runs: Path = Field(default=Path("runs"), description="folder of all runs, their cache and their ledger")
     seed: int = Field(default=0, ge=0, description="of split, weights, order and augmentation")
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="of all images, if the source has no test part")
-    split_by: Literal["quota", "hash", "time"] = Field(
-        default="quota", description="quota: exact shares; hash: an image's part for ever; time: the newest are test"
-    )
+    split_by: By = Field(default="quota", description=DESCRIPTION)
     previous_split: Path | None = Field(default=None, description="a split.parquet whose images stay in their parts")
 
     model: str | None = Field(
@@ -71,16 +70,23 @@ class Settings(Value):
     label_smoothing: float | None = Field(default=None, ge=0, lt=1, description="share of the target spread evenly")
     augment: PolicyName | None = Field(
         default=None,
-        description=f"{augmentation.DESCRIPTION}; standard and strong mirror (not for digits, text, signs)",
+        description=augmentation.DESCRIPTION,
     )
-    mixup: float | None = Field(default=None, ge=0, description="MixUp's alpha, such as 0.2; 0: off")
-    cutmix: float | None = Field(default=None, ge=0, description="CutMix's alpha, such as 1; 0: off")
+    mixup: float | None = Field(
+        default=None, ge=0, description="blend images in pairs, and their labels: MixUp's alpha, such as 0.2; 0: off"
+    )
+    cutmix: float | None = Field(
+        default=None, ge=0, description="paste a piece of one image into another: CutMix's alpha, such as 1; 0: off"
+    )
     sampler: SamplerName | None = Field(default=None, description=sampling.DESCRIPTION)
     class_weights: float | None = Field(
-        default=None, ge=0, lt=1, description="beta of class weights in the loss, such as 0.999; 0: all alike"
+        default=None,
+        ge=0,
+        lt=1,
+        description="let rare classes count more in the loss: beta, such as 0.999, at most below 1; 0: all alike",
     )
     workers: int | None = Field(
-        default=None, ge=0, description="processes that prepare batches; by default by the cost"
+        default=None, ge=0, description="processes that prepare batches, 0: none; by default by what that costs"
     )
     cache_gb: float | None = Field(
         default=None, ge=0, description="10⁹ bytes of decoded images kept beside the runs; by default by the free disk"

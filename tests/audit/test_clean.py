@@ -11,7 +11,7 @@ from PIL import Image
 from made_images import fill, picture
 from torchstone.audit import audit, clean
 from torchstone.core import tables
-from torchstone.core.errors import DataError
+from torchstone.core.errors import ArtifactError, DataError
 from torchstone.core.values import Catalog, Finding
 from torchstone.data import findings as reported
 from torchstone.data.catalog import read
@@ -125,3 +125,29 @@ def test_images_that_were_moved_are_a_mistake_that_is_explained(tmp_path: Path) 
     root.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="no usable image"):
         read(str(path), tmp_path / "again")
+
+
+def test_an_edited_catalog_keeps_its_decisions(tmp_path: Path) -> None:
+    """polars and pandas lose the header: what is written back is a manifest, with names for classes."""
+    root = fill(tmp_path / "images", {"cat": 20, "dog": 20})
+    picture(3).save(root / "cat" / "copy.png")
+    (root / "cat" / "broken.jpg").write_bytes(b"nonsense")
+    catalog, rows, path = cleaned(root)
+    table, _ = tables.read(path)
+    edited = root / "mine.parquet"
+    table.write_parquet(edited)
+    again = read(str(edited), tmp_path / "again")
+    assert (again.reader, again.classes) == ("manifest", catalog.classes)
+    assert again.images == sum(row[1] != "drop" for row in rows.values())
+
+
+def test_an_edited_catalog_is_not_written_over(tmp_path: Path) -> None:
+    root = fill(tmp_path / "images", {"cat": 20, "dog": 20})
+    catalog, _, path = cleaned(root)
+    clean.clean(catalog, path.parent)  # nobody has touched it
+    table, header = tables.read(path)
+    decisions = ["drop", *table["decision"].to_list()[1:]]
+    tables.write(path, table.with_columns(tables.frame({"decision": decisions})["decision"]), header)
+    with pytest.raises(ArtifactError, match="has been edited") as caught:
+        clean.clean(catalog, path.parent)
+    assert caught.value.hint

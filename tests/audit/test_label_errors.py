@@ -35,7 +35,7 @@ def flipped(catalog: Catalog, seed: int = 0) -> tuple[Catalog, np.ndarray, np.nd
 def test_changed_labels_are_found_and_the_right_ones_suggested(catalog: Catalog) -> None:
     features = pixels_of(catalog)
     changed, rows, labels = flipped(catalog)
-    (finding,) = LabelErrors().run(context_of(changed, features))
+    finding, doubted = LabelErrors().run(context_of(changed, features))
     items = context_of(changed, None).items(np.arange(len(labels)))
     planted = {items[row]: catalog.classes[labels[row]] for row in rows}
     assert (finding.check, finding.severity, finding.decision) == ("label_errors", "warning", "review")
@@ -48,6 +48,18 @@ def test_changed_labels_are_found_and_the_right_ones_suggested(catalog: Catalog)
     assert 0.03 < finding.evidence["estimated_share_of_wrong_labels"] < 0.12
     assert finding.evidence["features"] == "pixels"
     assert "seems" in finding.message
+    assert (doubted.severity, doubted.decision) == ("info", None)
+    assert sum(item in planted for item in doubted.items) < 0.5 * len(doubted.items)
+
+
+def test_a_weak_classifier_accuses_few_where_no_label_is_wrong(catalog: Catalog) -> None:
+    """Confident learning alone would call all its own mistakes label errors."""
+    weak = Features("eight pixels", np.ascontiguousarray(pixels_of(catalog).vectors[:, 18:50:4]))
+    found = LabelErrors().run(context_of(catalog, weak))
+    assert found[-1].severity == "info"
+    assert found[-1].evidence["held_out_recall"] < 0.85
+    assert found[-1].evidence["doubted"] > 100
+    assert sum(len(finding.items) for finding in found if finding.severity == "warning") < 20
 
 
 def test_confident_learning_as_it_is_defined(catalog: Catalog) -> None:
@@ -84,9 +96,9 @@ def test_copies_do_not_vouch_for_each_other(catalog: Catalog) -> None:
     picture = np.arange(len(labels), dtype=np.int32)
     picture[copies] = copies[0]
     joined = with_columns(catalog, label=labels.astype(np.int32), picture=picture)
-    (finding,) = LabelErrors().run(context_of(joined, Features("pixels", vectors)))
+    found = LabelErrors().run(context_of(joined, Features("pixels", vectors)))
     items = context_of(joined, None).items(copies)
-    assert set(items) <= set(finding.items)
+    assert set(items) <= {item for finding in found for item in finding.items}
 
 
 def test_features_that_know_nothing_accuse_nobody(catalog: Catalog) -> None:
@@ -103,8 +115,12 @@ def test_a_class_of_few_images_is_not_judged(catalog: Catalog) -> None:
     wrong = np.flatnonzero(labels == 0)[:5]  # five zeros become the only images of a class of their own
     labels[labels == 9] = 8
     labels[wrong] = 9
-    (finding,) = LabelErrors().run(context_of(with_columns(catalog, label=labels.astype(np.int32)), features))
-    assert not set(context_of(catalog, None).items(wrong)) & set(finding.items)
+    found = LabelErrors().run(context_of(with_columns(catalog, label=labels.astype(np.int32)), features))
+    named = {item for finding in found for item in finding.items}
+    assert named
+    assert "9" not in {seems for finding in found for seems in finding.suggested}
+    assert found[0].evidence["classes_too_rare_to_judge"] == ["9"]
+    assert not set(context_of(catalog, None).items(wrong)) & named
 
 
 def test_it_is_silent_where_it_cannot_know(catalog: Catalog) -> None:

@@ -190,13 +190,13 @@ def test_a_run_directory_can_be_moved(data: Data, exported: dict[str, Candidate]
 
 def test_another_decoder_changes_nothing_but_the_pixels(baseline: Candidate, data: Data) -> None:
     pytest.importorskip("simplejpeg")
-    plans = compress.plan_all(["decoder=simplejpeg", "decoder=simplejpeg+onnx"])
+    plans = compress.plan_all(["decoder=simplejpeg-torch", "decoder=simplejpeg-torch+onnx"])
     for made, runtime in zip(
         compress.build_all(plans, baseline, data, seed=0, skip_impossible=False), ("torch", "onnxruntime"), strict=True
     ):
         artifact = made.artifact
         assert (made.runtime, made.free) == (runtime, True)
-        assert artifact.preprocess.decoder == "simplejpeg"
+        assert artifact.preprocess.decoder == "simplejpeg-torch"
         same = {"decoder": "pillow", "decoder_version": baseline.artifact.preprocess.decoder_version}
         assert artifact.preprocess.model_copy(update=same) == baseline.artifact.preprocess
         assert artifact.id != baseline.artifact.id

@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -300,3 +301,23 @@ class TestBombs:
             file.truncate(2**33 + 20480)  # a hole
         with pytest.raises(DataError, match="a header announces"):
             Archive().listing(str(path))
+
+
+def test_threads_that_ask_at_once_unpack_an_archive_once(
+    tmp_path: Path, make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder({"cat": 3, "dog": 3})
+    path = str(pack(root, tmp_path, "tar.gz"))
+    opened: list[str] = []
+
+    class Slow(archives.ArchiveTree):
+        def __init__(self, root: str) -> None:
+            opened.append(root)
+            time.sleep(0.05)
+            super().__init__(root)
+
+    monkeypatch.setattr(archives, "ArchiveTree", Slow)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: Archive().image(path, "cat/1.png"), range(16)))
+    assert opened == [path]
+    assert set(found) == {(root / "cat" / "1.png").read_bytes()}

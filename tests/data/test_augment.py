@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from torchstone.core.errors import ConfigError
-from torchstone.data.augment import POLICIES, Augmenter, check_policy, identity, uniform, warp
+from torchstone.data.augment import POLICIES, Augmenter, check_policy, identity, source_of, uniform, user_policy, warp
 from torchstone.data.loader import batches
 
 COUNT, SIDE, CROP = 32, 40, 32
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 3), dtype=np.uint8)
 ROWS = np.arange(COUNT)
+SIZES = st.integers(3, COUNT)
+"""Of batches."""
 
 TOML = """
 [[transform]]
@@ -101,14 +103,19 @@ class Set:
         return b""
 
 
-def test_any_number_of_workers_gives_the_same_pixels(own: dict[str, str]) -> None:
-    plan = [ROWS[::-1][start : start + 8] for start in range(0, COUNT, 8)]
-    for policy in every(own):
-        augment = Augmenter(policy, CROP, 5, 3)
-        expected = augment(IMAGES, ROWS)
-        for workers in (0, 1, 2):
-            for batch in batches(Set(), plan, augment, workers=workers):
-                assert np.array_equal(batch.pixels.numpy(), expected[batch.rows]), (policy, workers)
+@pytest.mark.parametrize("policy", [*POLICIES, "toml", "all_three"])
+@given(seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 50), order=st.permutations(range(COUNT)), size=SIZES)
+@settings(max_examples=2)
+def test_any_number_of_workers_gives_the_same_pixels(
+    policy: str, seed: int, epoch: int, order: list[int], size: int, own: dict[str, str]
+) -> None:
+    plan = [np.array(order[start : start + size]) for start in range(0, COUNT, size)]
+    augment = Augmenter(own.get(policy, policy), CROP, seed, epoch)
+    expected = augment(IMAGES, ROWS)
+    for workers in (0, 1, 2):
+        for batch, rows in zip(batches(Set(), plan, augment, workers=workers), plan, strict=True):
+            assert np.array_equal(batch.rows, rows)
+            assert np.array_equal(batch.pixels.numpy(), expected[rows]), workers
 
 
 @pytest.mark.parametrize("policy", ["standard", "strong"])
@@ -350,10 +357,30 @@ def test_a_file_that_changed_is_another_policy(tmp_path: Path, touch: Callable[[
     path = tmp_path / "own.py"
     policy = f"{path}:change"
     touch(path, "def change(image):\n    return image\n")
-    before, changed = identity(policy), Augmenter(policy, CROP, 5, 1)(IMAGES, ROWS)
+    before, changed = identity(policy, source_of(policy)), Augmenter(policy, CROP, 5, 1)(IMAGES, ROWS)
     touch(path, "def change(image):\n    return 255 - image\n")
-    assert identity(policy) != before
+    assert identity(policy, source_of(policy)) != before
     assert np.array_equal(Augmenter(policy, CROP, 5, 1)(IMAGES, ROWS), 255 - changed)
+
+
+@pytest.mark.parametrize("name", ["own.py:all_three", "own.toml"])
+def test_a_training_keeps_the_policy_that_it_began_with(name: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(PYTHON)
+    (tmp_path / "own.toml").write_text(TOML)
+    policy = f"{tmp_path}/{name}"
+    began = [Augmenter(policy, CROP, 5, epoch, source_of(policy)) for epoch in range(2)]
+    expected = [augment(IMAGES, ROWS) for augment in began]
+    (tmp_path / "own.py").write_text("def all_three(image):\n    return image\n")
+    (tmp_path / "own.toml").unlink()
+    user_policy.load.cache_clear()  # as in a process that has not loaded it yet
+    assert np.array_equal([pickle.loads(pickle.dumps(augment))(IMAGES, ROWS) for augment in began], expected)
+
+
+def test_a_policy_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        source_of(f"{tmp_path}/gone.toml")
+    assert source_of("strong") is None
+    assert identity("strong", None) != identity("light", None)
 
 
 @pytest.fixture

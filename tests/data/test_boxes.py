@@ -218,6 +218,10 @@ class TestVoc:
         assert len(listing.paths) == 5
         assert listing.findings[0].items == ("VOC2030/Annotations/three.xml",)
 
+    def test_the_folder_of_the_annotations_is_a_root_itself(self, voc: Path) -> None:
+        (inner,) = {path.parent for path in voc.rglob("Annotations")}
+        assert find_reader(str(inner))[1] == "voc"
+
     def test_without_lists_there_is_no_split(self, voc: Path) -> None:
         for file in (voc / "VOC2030" / "ImageSets" / "Main").iterdir():
             file.unlink()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import tarfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from torchstone.core.errors import DataError
 from torchstone.data.preprocess import decode, default_preprocess
 from torchstone.data.readers.cifar import Cifar
-from torchstone.data.sources import find_reader, source_digest
+from torchstone.data.sources import find_reader, source_digest, trees
 
 NAMES = ("airplane", "automobile", "bird")
 
@@ -127,3 +129,20 @@ def test_a_path_that_names_no_image_is_refused(cifar10: Callable, path: str) -> 
     root, _ = cifar10()
     with pytest.raises(DataError):
         Cifar().image(str(root), path)
+
+
+def test_threads_that_ask_at_once_read_a_batch_once(cifar10: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, pixels = cifar10()
+    read = trees.FolderTree.read
+    opened: list[str] = []
+
+    def slow(self: trees.FolderTree, path: str, limit: int = trees.MAX_FILE) -> bytes:
+        opened.append(path)
+        time.sleep(0.05)
+        return read(self, path, limit)
+
+    monkeypatch.setattr(trees.FolderTree, "read", slow)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: Cifar().image(str(root), f"data_batch_1/{n % 7:05d}.png"), range(24)))
+    assert opened == ["data_batch_1.bin"]
+    np.testing.assert_array_equal(decode(found[9], default_preprocess(32)), pixels["data_batch_1"][2])

@@ -134,11 +134,11 @@ def test_damage_that_pillow_passes_over_is_noted(sound: dict[str, bytes], photo_
         np.testing.assert_array_equal(decoded.pixels, fuzzed.pixels_of(fuzzed.holed(content, 64)))
 
 
-@pytest.mark.parametrize("decoder", ["pillow", "simplejpeg"])
+@pytest.mark.parametrize("decoder", ["pillow", "simplejpeg-torch"])
 def test_what_is_decoded_without_pillow_is_what_pillow_decodes(sound: dict[str, bytes], decoder: str) -> None:
     """Broken JPEG files too: those that one of them refuses, the other may not show."""
     pytest.importorskip("simplejpeg")
-    preprocess = PLAIN if decoder == "pillow" else with_decoder(PLAIN, "simplejpeg")
+    preprocess = PLAIN if decoder == "pillow" else with_decoder(PLAIN, "simplejpeg-torch")
     jpegs = {name: content for name, content in sound.items() if name.endswith(".jpg")}
     for _, content in fuzzed.flipped(jpegs, each=60, seed=5):
         try:

@@ -23,7 +23,7 @@ from torchstone.data.sources import find_reader, source_digest
 MakeFolder = Callable[..., Path]
 
 ROWS = [
-    {"path": "a/0.png", "label": "cat", "split": "train", "group": "p1", "time": "2026-03-01"},
+    {"path": "a/0.png", "label": "cat", "split": "train", "group": "p1", "time": "2026-03"},
     {"path": "a/1.png", "label": "cat", "split": "test", "group": "p1", "time": "2026-03-02T10:00:00"},
     {"path": "b/0.png", "label": "dog", "split": "train", "group": "p2", "time": "2026-03-02T10:00:00+02:00"},
     {"path": "b/1.png", "label": "dog", "split": "test", "group": "", "time": ""},

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,10 @@ from torchstone.data.sources import find_reader, source_digest, trees
 from torchstone.data.sources.trees import natural
 
 MakeFolder = Callable[..., Path]
+
+
+WIDE = f"t10k/{'9' * 5000}.png"
+"""Python refuses to convert so many digits."""
 
 
 def parts_of(listing: Listing) -> dict[str, str | None]:
@@ -217,6 +223,11 @@ class TestDigits:
         pixels = decode(Digits().image("digits", listing.paths[row]), default_preprocess(8))
         np.testing.assert_allclose(pixels[..., 0] / 255, images[row].reshape(8, 8) / 16, atol=0.5 / 255)
 
+    @pytest.mark.parametrize("path", ["1797.png", "-1.png", "0001.jpg", "", "../digits", WIDE])
+    def test_a_path_that_names_no_image_is_refused(self, path: str) -> None:
+        with pytest.raises(DataError, match="1,797 images"):
+            Digits().image("digits", path)
+
 
 def idx(array: np.ndarray) -> bytes:
     return (
@@ -291,6 +302,35 @@ class TestMnistIdx:
         with pytest.raises(DataError, match=reason) as caught:
             MnistIdx().listing(str(root))
         assert caught.value.hint
+
+    @pytest.mark.parametrize("path", ["t10k/00005.png", "t10k/-1.png", "t10k/x.png", "../t10k.png", "", WIDE])
+    def test_a_path_that_names_no_image_is_refused(self, idx_folder: Callable[..., Path], path: str) -> None:
+        with pytest.raises(DataError):
+            MnistIdx().image(str(idx_folder(t10k=5)), path)
+
+    def test_a_file_that_changed_is_read_again(self, idx_folder: Callable[..., Path]) -> None:
+        root, reader = idx_folder(t10k=5), MnistIdx()
+        before = reader.image(str(root), "t10k/00000.png")
+        (root / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(np.full((6, 28, 28), 7))))
+        assert reader.image(str(root), "t10k/00000.png") != before
+        with pytest.raises(DataError, match="6 t10k images and 5 t10k labels"):
+            reader.listing(str(root))
+
+    def test_threads_that_ask_at_once_decompress_once(
+        self, idx_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = str(idx_folder(t10k=5))
+        opened: list[Path] = []
+
+        def slow(path: Path) -> gzip.GzipFile:
+            opened.append(path)
+            time.sleep(0.05)
+            return gzip.GzipFile(path)
+
+        monkeypatch.setattr(mnist_idx.gzip, "open", slow)
+        with ThreadPoolExecutor(8) as pool:
+            found = set(pool.map(lambda _: MnistIdx().image(root, "t10k/00002.png"), range(16)))
+        assert len(opened) == len(found) == 1
 
     def test_the_real_files(self, shared: Callable[[str], Path]) -> None:
         listing = MnistIdx().listing(str(shared("mnist_t10k")))

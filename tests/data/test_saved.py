@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from made_images import fill, picture
@@ -75,6 +80,54 @@ def test_a_changed_image_makes_it_another_source(catalog: Catalog, tmp_path: Pat
     assert source_digest(str(catalog.table)) == before
     picture(77).save(tmp_path / "images/train/dog/3.png")
     assert source_digest(str(catalog.table)) != before
+
+
+def idx_files(root: Path) -> Path:
+    """Returned is the file that holds the images."""
+    for kind, shape in (("images-idx3", (30, 8, 8)), ("labels-idx1", (30,))):
+        head = bytes((0, 0, 8, len(shape))) + struct.pack(f">{len(shape)}I", *shape)
+        content = np.random.default_rng(1).integers(0, 2 if len(shape) == 1 else 256, shape, dtype=np.uint8)
+        (root / f"train-{kind}-ubyte").write_bytes(head + content.tobytes())
+    return root / "train-images-idx3-ubyte"
+
+
+def cifar_batch(root: Path) -> Path:
+    content = np.random.default_rng(1).integers(0, 256, (30, 3073), dtype=np.uint8)
+    content[:, 0] = np.arange(30) % 2
+    (root / "batches.meta.txt").write_text("cat\ndog\n")
+    (root / "data_batch_1.bin").write_bytes(content.tobytes())
+    return root / "data_batch_1.bin"
+
+
+def boxes(root: Path) -> Path:
+    (root / "annotations").mkdir()
+    (root / "images").mkdir()
+    picture(3).resize((200, 200)).save(root / "images" / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+        "annotations": [{"image_id": 1, "category_id": n % 2, "bbox": [6 * n, 5 * n, 30, 40 + n]} for n in range(20)],
+    }
+    (root / "annotations" / "instances.json").write_text(json.dumps(content))
+    return root / "images" / "a.png"
+
+
+@pytest.mark.parametrize("make", [idx_files, cifar_batch, boxes])
+def test_a_file_that_holds_many_images_makes_it_another_source_when_it_changes(
+    make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "source"
+    root.mkdir()
+    file = make(root)
+    first = read(str(root), tmp_path / "first")
+    saved = read(str(first.table), tmp_path / "out").table  # a catalog of a catalog
+    before = [source_digest(str(table)) for table in (first.table, saved)]
+    assert before == [source_digest(str(table)) for table in (first.table, saved)]
+    status = file.stat()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    after = [source_digest(str(table)) for table in (first.table, saved)]
+    assert before[0] != after[0]
+    assert before[1] != after[1]
 
 
 def refused(catalog: Catalog, tmp_path: Path, **changes: object) -> str:

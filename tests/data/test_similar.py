@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from torchstone.data import similar
+from torchstone.data import parallel, similar
 from torchstone.data.similar import SIDE, Similar, find, index, register, thumbnail
 
 PIECES = 120
@@ -187,3 +188,53 @@ def test_candidates_are_pairs_of_the_rows_given(pieces: list[Image.Image]) -> No
     assert one.min() >= 10 and other.max() < 90
     plain = set(zip(one[~mirrored].tolist(), other[~mirrored].tolist(), strict=True))
     assert {(row, row + 1) for row in range(10, 90, 2)} <= plain
+
+
+def test_the_bounds_on_memory_change_no_candidate(pieces: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
+    thumbnails = np.stack([thumbnail(image.convert("L")) for piece in pieces for image in (piece, jpeg(piece))])
+    rows = np.arange(len(thumbnails))
+    at_once = index.candidates(thumbnails, rows)
+    monkeypatch.setattr(index, "PRODUCTS", 40)
+    monkeypatch.setattr(index, "WIDEST", 7)
+    assert index.candidates(thumbnails, rows).tolist() == at_once.tolist()
+
+
+def test_memory_is_bounded_where_all_pictures_fall_into_one_cell(pieces: list[Image.Image]) -> None:
+    """Each of 3,000 with each other: 9 million scalar products, and as many places twice, if kept all at once."""
+    alike = np.repeat(thumbnail(pieces[0].convert("L"))[None], 3000, axis=0)
+    parallel.use_threads(1)
+    tracemalloc.start()
+    try:
+        keys = index.candidates(alike, np.arange(len(alike)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        parallel.use_threads(None)
+    assert len(keys) <= len(alike) * index.MOST * len(index.LOOKUPS)
+    assert peak < 130e6
+
+
+def family(piece: Image.Image, size: int, random: np.random.Generator) -> list[Image.Image]:
+    """A picture and its copies, each trimmed, mirrored, brightened and compressed by chance."""
+    found = [piece]
+    for _ in range(size - 1):
+        left, top, right, bottom = random.integers(0, 4, 4)
+        copy = piece.crop((left, top, piece.width - right, piece.height - bottom))
+        if random.random() < 0.5:
+            copy = copy.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        factor = random.uniform(0.8, 1.2)
+        found.append(jpeg(copy.point([min(255, round(value * factor)) for value in range(256)] * 3)))
+    return found
+
+
+def test_large_families_of_copies_are_found_or_named(pieces: list[Image.Image]) -> None:
+    random = np.random.default_rng(4)
+    families = [family(piece, 12, random) for piece in pieces[:8]]
+    found = searched([image for images in families for image in images] + pieces[8:])
+    of_copies = np.arange(8 * 12)
+    joined = np.bincount(found.pairs.ravel(), minlength=len(found.picture)) > 0
+    silent = [row for row in of_copies if not joined[row] and row not in found.crowded]
+    assert len(silent) <= len(of_copies) // 10
+    assert len(found.crowded)
+    assert set(found.crowded.tolist()) <= set(of_copies.tolist())
+    assert not len(searched(pieces).crowded)

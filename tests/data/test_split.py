@@ -284,6 +284,62 @@ def test_a_copy_that_comes_later_joins_the_part_of_the_first(tmp_path: Path) -> 
     }
 
 
+@settings(max_examples=30)
+@given(old=rows_with_copies, shows=same_pictures, seed=st.integers(0, 1000), by=st.sampled_from(["quota", "hash"]))
+def test_splitting_unchanged_data_again_and_again_changes_nothing(
+    old: list[Row], shows: dict[str, int], seed: int, by: By
+) -> None:
+    """Also where pictures were newly found equal in between, so that some were dropped."""
+    rows = different(*(9, 9) if by == "quota" else (120, 120), prefix="free") + [
+        (picture, label, None, group) for picture, label, _, group in old
+    ]
+    options = BY_HASH if by == "hash" else {}
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        split(catalog_of(rows, place), place, seed=seed, **options)
+        catalog = catalog_of(rows, place, shows=shows)
+        previous = place / "split.parquet"
+        try:
+            first = split(catalog, place, seed=seed, previous=previous, **options)
+        except DataError:  # what was dropped was a part's only image of a class
+            return
+        before = tables.read(first.table)[0]
+        for _ in range(2):
+            again = split(catalog, place, seed=seed, previous=previous, **options)
+            assert tables.read(again.table)[0].equals(before)
+            assert (again.fingerprint, again.test_fingerprint) == (first.fingerprint, first.test_fingerprint)
+
+
+def test_what_was_left_out_does_not_come_back(tmp_path: Path) -> None:
+    """Not even when the image for whose sake it was left out is gone."""
+    rows = different(60, 60)
+    first = split(catalog_of(rows, tmp_path), tmp_path, seed=0)
+    train, test = (items_of(first, part)[0].rsplit("-", 1)[0] for part in ("train", "test"))
+    previous = tmp_path / "split.parquet"
+    split(catalog_of(rows, tmp_path, shows={train: 1, test: 1}), tmp_path, seed=0, previous=previous)
+    assert dict(tables.read(previous)[0].select("item", "part").iter_rows())[f"{train}-1.png"] is None
+    without = [row for row in rows if row[0] != test]
+    value = split(catalog_of(without, tmp_path), tmp_path, seed=0, previous=previous)
+    assert f"{train}-1.png" not in parts_by_item(value)
+    still, _ = split_findings(tmp_path)
+    assert (still.items, still.evidence) == ((f"{train}-1.png",), {"images": 1})
+    assert "anew" in (still.hint or "")
+
+
+def test_a_split_knows_the_tests_that_it_grew_out_of(tmp_path: Path) -> None:
+    values = []
+    for step, count in enumerate((50, 60, 60, 80)):
+        previous = tmp_path / "split.parquet" if step else None
+        values.append(split(catalog_of(different(count, 50), tmp_path), tmp_path, seed=0, previous=previous))
+    prints = [value.test_fingerprint for value in values]
+    assert [value.earlier_tests for value in values] == [
+        (),
+        (prints[0],),
+        (prints[0], prints[1]),
+        (prints[0], prints[1]),
+    ]
+
+
 def test_an_earlier_split_of_other_options_is_not_gone_on_from(tmp_path: Path) -> None:
     split(catalog_of(different(20, 20), tmp_path), tmp_path, seed=1)
     assert goes_on_from(tmp_path, seed=1, by="quota", test_fraction=0.2) == tmp_path / "split.parquet"
@@ -291,6 +347,23 @@ def test_an_earlier_split_of_other_options_is_not_gone_on_from(tmp_path: Path) -
     assert goes_on_from(tmp_path, seed=1, by="hash", test_fraction=0.2) is None
     assert goes_on_from(tmp_path, seed=1, by="quota", test_fraction=0.3) is None
     assert goes_on_from(tmp_path / "nowhere", seed=1, by="quota", test_fraction=0.2) is None
+
+
+def test_a_split_that_went_on_from_the_named_one_comes_before_it(tmp_path: Path) -> None:
+    """A configuration names the same earlier split for ever, while the data grow: what came since must stay, too."""
+    options: dict[str, Any] = {"seed": 1, "by": "quota", "test_fraction": 0.2}
+    old, own = tmp_path / "old", tmp_path / "own"
+    named = split(catalog_of(different(20, 20), old), old, seed=0).table
+    assert goes_on_from(own, named=named, **options) == named
+    for count in (25, 30, 35):
+        start = goes_on_from(own, named=named, **options)
+        before = parts_by_item(split(catalog_of(different(count, 20), own), own, seed=1, previous=start))
+        assert goes_on_from(own, named=named, **options) == own / "split.parquet"
+        after = split(catalog_of(different(count + 5, 20), own), own, seed=1, previous=own / "split.parquet")
+        assert before.items() <= parts_by_item(after).items()
+    other = tmp_path / "other"
+    another = split(catalog_of(different(20, 20), other), other, seed=3).table
+    assert goes_on_from(own, named=another, **options) == another
 
 
 def test_a_table_that_is_no_split_is_refused_as_the_earlier_one(tmp_path: Path) -> None:

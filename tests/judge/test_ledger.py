@@ -32,6 +32,17 @@ def test_the_same_question_is_the_same_look(ladder: World, tmp_path: Path) -> No
     assert ledger.look(tmp_path / "ledger", "another set", first) == 1
 
 
+def test_a_test_set_that_grew_begins_where_the_earlier_ones_ended(tmp_path: Path) -> None:
+    for number in range(3):
+        ledger.look(tmp_path, "first", {"question": number})
+    assert ledger.looks(tmp_path, "grown", ["first"]) == 3
+    assert [ledger.look(tmp_path, "grown", {"question": number}, ["first"]) for number in (0, 1, 0)] == [4, 5, 4]
+    assert ledger.looks(tmp_path, "again", ["first", "grown"]) == 5
+    assert ledger.look(tmp_path, "again", {"question": 0}, ["first", "grown", "again"]) == 6
+    (tmp_path / "first.json").unlink()
+    assert ledger.look(tmp_path, "grown", {"question": 2}, ["first"]) == 6
+
+
 def test_all_looks_together_spend_alpha() -> None:
     spent = [1 - ledger.level(0.95, number) for number in range(1, 40)]
     assert spent[0] == pytest.approx(0.025)

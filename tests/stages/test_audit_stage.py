@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from PIL import Image
 
 from made_images import fill, picture
 from torchstone.audit import clean, features
-from torchstone.core import tables
-from torchstone.core.errors import ConfigError, DataError, UserError
+from torchstone.core import files, registry, tables
+from torchstone.core.errors import ArtifactError, ConfigError, DataError, UserError
+from torchstone.core.values import Catalog
 from torchstone.stages import audit as stage
 from torchstone.stages.audit import Audit
 
@@ -35,7 +37,9 @@ def audited(images: Path, runs: Path, *, fix: bool = False, out: Path | None = N
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The sources that are read from now on."""
     read, seen = stage.catalogs.read, []
-    monkeypatch.setattr(stage.catalogs, "read", lambda source, place: seen.append(source) or read(source, place))
+    monkeypatch.setattr(
+        stage.catalogs, "read", lambda source, *args, **rest: seen.append(source) or read(source, *args, **rest)
+    )
     return seen
 
 
@@ -52,13 +56,62 @@ def test_findings_marks_and_page_are_written(images: Path, runs: Path) -> None:
 
 def test_a_second_call_reads_nothing_again(images: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = audited(images, runs)
-    written = first.page.stat().st_mtime_ns
     seen = reads(monkeypatch)
     second = audited(images, runs, fix=True)
     assert seen == []
     assert second.findings == first.findings
-    assert second.page.stat().st_mtime_ns == written
+    assert second.page.read_text() == first.page.read_text()
     assert second.cleaned and second.cleaned.drop == 3
+
+
+def test_a_check_or_package_that_came_later_counts_for_an_audited_folder(
+    images: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = registry.data_checks.names()
+    without = [name for name in names if name != "blank"]
+    with monkeypatch.context() as before:
+        before.setattr(registry.data_checks, "names", lambda: without)
+        assert "blank" not in {finding.check for finding in audited(images, runs).findings}
+    seen = reads(monkeypatch)
+    assert "blank" in {finding.check for finding in audited(images, runs).findings}
+    assert seen == [], "the images are the same"
+    (stamp,) = runs.rglob(stage.STAMP)
+    made_of = files.read_json(stamp)
+    files.write_json(stamp, {**made_of, "simplejpeg": not made_of["simplejpeg"]})
+    audited(images, runs)
+    assert len(seen) == 1, "another decoder notices other damage"
+
+
+def test_a_catalog_of_another_version_is_read_again(images: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = audited(images, runs)
+    stored = first.directory / "data" / "catalog.json"
+    stored.write_text(stored.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    with pytest.raises(ArtifactError, match="catalog of version 1"):
+        Catalog.load(stored)
+    seen = reads(monkeypatch)
+    assert audited(images, runs).findings == first.findings
+    assert len(seen) == 1
+
+
+def test_a_cleaned_catalog_stays_while_its_images_do(images: Path, runs: Path) -> None:
+    cleaned = audited(images, runs, fix=True).cleaned
+    assert cleaned
+    audited(images, runs)
+    assert cleaned.path.exists()
+
+
+def test_a_class_without_images_is_a_finding(images: Path, runs: Path) -> None:
+    (images / "fox").mkdir()
+    (images / "fox" / "broken.png").write_bytes(b"nonsense")
+    found = audited(images, runs, fix=True)
+    (missing,) = [finding for finding in found.findings if finding.check == "missing_classes"]
+    assert (missing.severity, missing.evidence["classes"]) == ("error", ["fox"])
+
+
+def test_the_page_names_the_command_as_a_shell_takes_it(images: Path, runs: Path, tmp_path: Path) -> None:
+    root, place = images.rename(tmp_path / "two words"), tmp_path / "an audit"
+    text = html.unescape(audited(root, runs, out=place).page.read_text())
+    assert f"torchstone audit '{root}' --out '{place}' --fix" in text
 
 
 def test_a_changed_source_is_read_again(images: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +178,7 @@ def test_a_named_place_is_used_again(images: Path, runs: Path, tmp_path: Path) -
 
 def test_what_cannot_be_read_leaves_nothing_behind(runs: Path, tmp_path: Path) -> None:
     root = fill(tmp_path / "images", {"cat": 3, "dog": 3})
-    for path in (root / "dog").iterdir():
+    for path in root.rglob("*.png"):
         path.write_bytes(b"nonsense")
     with pytest.raises(DataError, match="dog"):
         audited(root, runs)
@@ -136,12 +189,12 @@ def test_what_cannot_be_read_leaves_nothing_behind(runs: Path, tmp_path: Path) -
 
 def test_a_source_that_can_no_longer_be_read_keeps_the_last_audit(images: Path, runs: Path) -> None:
     first = audited(images, runs)
-    for path in (images / "dog").iterdir():
+    for path in images.rglob("*.png"):
         path.write_bytes(b"nonsense")
     with pytest.raises(DataError):
         audited(images, runs)
     assert first.page.exists()
-    fill(images, {"dog": 20}, start=20)
+    fill(images, {"cat": 20, "dog": 20})
     assert audited(images, runs).catalog.images > 30
 
 

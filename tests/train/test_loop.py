@@ -128,6 +128,21 @@ def test_each_option_trains_and_is_another_training(
     assert (found[-1] > 1.3 * plain[-1]) == ("mixup" in options), "mixed labels cannot be learned"
 
 
+def test_class_weights_and_a_sampler_together_are_warned_of(
+    parts: dict[str, ImageSet], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "both": {"sampler": "balanced", "class_weights": 0.99},
+        "weights": {"class_weights": 0.99},
+        "sampler": {"sampler": "balanced"},
+    }
+    warned = {}
+    for name, chosen in options.items():
+        loop.fit(network(), parts["train"], parts["val"], Recipe(epochs=1, **chosen), 1, tmp_path / name)
+        warned[name] = "count twice" in capsys.readouterr().err
+    assert warned == {"both": True, "weights": False, "sampler": False}
+
+
 def test_the_best_epoch_on_val_is_kept(parts: dict[str, ImageSet], tmp_path: Path) -> None:
     model = network(0.0)
     progress = loop.fit(model, parts["train"], parts["val"], Recipe(epochs=4, precision="f32"), 1, tmp_path)

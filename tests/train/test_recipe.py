@@ -11,6 +11,7 @@ from torchstone.compress import chain
 from torchstone.config import Settings
 from torchstone.core.errors import ConfigError, TorchstoneError
 from torchstone.stages import train as stage
+from torchstone.stages.read import Data
 from torchstone.train.recipe import Recipe
 
 OPTIONS = {
@@ -60,8 +61,21 @@ def test_a_step_takes_named_policies_alone(policy: str) -> None:
         chain.plan(f"finetune=2:augment={policy}")
 
 
-def test_a_policy_of_ones_own_is_tried_before_anything_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["lenet5", None])
+def test_a_policy_of_ones_own_is_tried_before_anything_is_read(model: str | None, tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('[[transform]]\nname = "ToDtype"\ndtype = "float"\n')
-    settings = Settings(data=str(tmp_path / "no such folder"), model="lenet5", augment=f"{tmp_path}/own.toml")
+    settings = Settings(data=str(tmp_path / "no such folder"), model=model, augment=f"{tmp_path}/own.toml")
     with pytest.raises(ConfigError, match=r"own\.toml"):
         stage.check(settings)
+
+
+def test_a_policy_for_one_size_is_refused_when_the_images_have_chosen_another(
+    tmp_path: Path, data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "large.toml").write_text('[[transform]]\nname = "RandomCrop"\nsize = 224\n')
+    settings = Settings(data="digits", runs=tmp_path, augment=f"{tmp_path}/large.toml")
+    stage.check(settings)  # photos would do
+    with pytest.raises(ConfigError, match=r"large\.toml"):
+        stage.trained(settings, data)
+    assert "--model resnet20" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()

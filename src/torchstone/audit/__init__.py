@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     from torchstone.audit.features import Features
 
-__all__ = ["AuditContext", "alike", "audit"]
-
-ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
+__all__ = ["AuditContext", "alike", "audit", "not_compared"]
 
 STRENGTH = {"test": 2, "val": 1}
 """Which part keeps a picture that stands in several: the test part stays what it was published as."""
@@ -105,14 +103,20 @@ class AuditContext:
         )
 
     def unusual(
-        self, check: str, values: NDArray[np.floating[Any]], mask: NDArray[np.bool_], text: str, hint: str
+        self,
+        check: str,
+        values: NDArray[np.floating[Any]],
+        mask: NDArray[np.bool_],
+        text: str,
+        hint: str,
+        common: float = COMMON,
     ) -> list[Finding]:
         """A finding on the rows of ``mask``, the smallest of ``values`` (which become the scores) first; one that only
-        informs where most images are like this."""
+        informs where more than the share ``common`` of all images are like this."""
         rows = np.flatnonzero(mask)
         if not len(rows):
             return []
-        if len(rows) > COMMON * self.catalog.images:
+        if len(rows) > common * self.catalog.images:
             share = len(rows) / self.catalog.images
             message = f"{100 * share:.0f} % of the images are {text}: these seem to be images of that kind"
             evidence = {"images": len(rows)}
@@ -145,7 +149,18 @@ def audit(
         missing = registry.missing_packages(check.requires)
         noticed += [_left_out(name, missing)] if missing else check.run(context)
     noticed += [finding for finding in context.findings if finding.check not in names]
-    return sorted(noticed, key=lambda finding: ORDER[finding.severity])
+    return sorted(noticed, key=lambda finding: finding.grave)
+
+
+def not_compared(hint: str | None, *, why: str = "") -> Finding:
+    """That no network was asked, and so the checks that look at what is in the pictures found nothing."""
+    return Finding(
+        check="features",
+        severity="info",
+        message=f"what is in the pictures was not compared{why and f': {why}'}; outliers and wrong labels were not "
+        "looked for",
+        hint=hint,
+    )
 
 
 def _left_out(name: str, missing: Sequence[str]) -> Finding:

@@ -14,6 +14,9 @@ flowers5's 3,670 photos and none of hymenoptera's 397, of CIFAR-10's 60,000 and 
 MNIST's digits; and 100 % of the photos that were blurred by 1 % of their shorter side (Gaussian, standard deviation) or
 enlarged 4 times, 92 to 99 % of those blurred by 3 %, 73 to 97 % of those blurred by 0.5 %."""
 
+COMMON = 0.1
+"""Share of the images from which on they are smooth by nature: 23 % of BCCD's blood cells are, sharp as they are."""
+
 
 class Blurry:
     """Out of focus, shaken, or enlarged from something much smaller."""
@@ -28,4 +31,5 @@ class Blurry:
             (sharpness < BLURRY) & ~is_blank(context),
             "blurred, or enlarged from something small",
             "look at them: keep those in which the class can still be told",
+            common=COMMON,
         )

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchstone.core import tables
+import numpy as np
+
+from torchstone.core import files, tables
+from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Catalog, Finding
 from torchstone.data import findings as reported
 from torchstone.data.findings import ITEMS_NAMED
@@ -23,6 +26,9 @@ CLEANED = "cleaned.parquet"
 
 KEEP, REVIEW, DROP = "keep", "review", "drop"
 """The decisions of a cleaned catalog, the later ones overruling the earlier."""
+
+DECIDED = "decided"
+"""Key of the header: a digest of the decisions as they were written."""
 
 LAST = "kept, since nothing else would be left of its class"
 
@@ -77,6 +83,8 @@ def _shortened(finding: Finding) -> Finding:
     """The finding with its first items and groups alone; its evidence keeps the counts."""
     items = finding.items[:ITEMS_NAMED]
     evidence = dict(finding.evidence)
+    if len(finding.groups) > ITEMS_NAMED:
+        evidence["groups"] = len(finding.groups)
     if "reasons" in evidence:
         evidence["reasons"] = {item: evidence["reasons"][item] for item in items if item in evidence["reasons"]}
     return finding.model_copy(
@@ -92,20 +100,40 @@ def _shortened(finding: Finding) -> Finding:
 
 def clean(catalog: Catalog, audit_dir: Path) -> Cleaned:
     """Write ``cleaned.parquet`` beside the marks in ``audit_dir``: the catalog's table with a ``decision`` (keep,
-    review or drop) and a ``reason`` for each row, and a row for each image that reading left out.
+    review or drop), a ``reason`` and the ``class_name`` for each row, and a row for each image that reading left out.
 
     A class that would lose all its images keeps them, for review. Raises an ArtifactError when the marks or the table
-    cannot be read.
+    cannot be read, a ArtifactError where a cleaned catalog lies that somebody has edited.
     """
+    path = audit_dir / CLEANED
+    check_unedited(path)
     table, header = tables.read(catalog.table)
     marks, _ = tables.read(audit_dir / MARKS)
     # Files that were never images are in no catalog and have no decision.
     decisions = _decisions(marks.filter(marks["decision"].is_not_null() | marks["item"].is_in(table["item"])))
     merged = table.join(decisions, on="item", how="full", coalesce=True, maintain_order="left_right")
     merged = _spare_classes(merged.with_columns(merged["decision"].fill_null(KEEP)), catalog)
-    path = audit_dir / CLEANED
-    tables.write(path, merged, {**header, "classes": list(catalog.classes)})
+    numbers = np.arange(len(catalog.classes), dtype=np.int32)
+    names = tables.frame({"label": numbers, "class_name": list(catalog.classes)})
+    merged = merged.join(names, on="label", how="left", maintain_order="left")
+    tables.write(path, merged, {**header, "classes": list(catalog.classes), DECIDED: _digest(merged)})
     return Cleaned(path, *(int((merged["decision"] == decision).sum()) for decision in (KEEP, REVIEW, DROP)))
+
+
+def check_unedited(path: Path) -> None:
+    """Raise a ArtifactError if ``path`` is a cleaned catalog whose decisions are no longer those that were written."""
+    if not path.exists():
+        return
+    table, header = tables.read(path)
+    if "decision" not in table.columns or header.get(DECIDED) != _digest(table):
+        raise ArtifactError(
+            f"'{path}' has been edited since torchstone wrote it, and would be replaced",
+            hint="rename it to keep your decisions, or delete it",
+        )
+
+
+def _digest(table: pl.DataFrame) -> str:
+    return files.digest([table["item"].to_list(), table["label"].to_list(), table["decision"].to_list()])
 
 
 def _decisions(marks: pl.DataFrame) -> pl.DataFrame:

@@ -6,7 +6,6 @@ look at what is in the pictures (``label_errors``, ``outliers``, ``shift``) comp
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import warnings
@@ -16,10 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import numpy as np
 
-from torchstone.core import console, files, machine, tables
+from torchstone.core import files, machine, tables
 from torchstone.core.contracts import Reader
 from torchstone.core.errors import DataError, MissingPackageError, StorageError, from_os_error
 from torchstone.core.registry import missing_packages, readers
@@ -71,23 +69,38 @@ def extract(catalog: Catalog, cache_dir: Path) -> Features:
     is full.
     """
     table, _ = tables.read(catalog.table)
-    side = input_side(table)
-    preprocess = _preprocess(side)
-    rules = preprocess.model_dump(mode="json", exclude={"schema_version"})
-    key = files.digest([VERSION, BACKBONE, _arithmetic(), rules, table["sha256"].to_list()])[:32]
-    path = cache_dir / "features" / f"{key}.npy"
-    shape = (catalog.images, DIMENSIONS)
+    preprocess = _preprocess(input_side(table))
+    path, shape = _place(table, preprocess, cache_dir), (catalog.images, DIMENSIONS)
     vectors = _opened(path, shape)
     if vectors is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path.with_suffix(".lock")):
+        with files.alone(path.with_suffix(".lock"), "looking at the same pictures"):
             vectors = _opened(path, shape)
             if vectors is None:
                 _compute(path, shape, catalog, table, preprocess)
                 vectors = _opened(path, shape)
     if vectors is None:
         raise DataError(f"'{path}' cannot be opened after it was written", hint="is the disk failing?")
-    return Features(f"EfficientNet-Lite0 at {side} pixels", vectors)
+    return _named(preprocess, vectors)
+
+
+def stored(catalog: Catalog, cache_dir: Path) -> Features | None:
+    """What ``extract`` would give, if it was computed before; no network and none of its packages is needed."""
+    table, _ = tables.read(catalog.table)
+    preprocess = _preprocess(input_side(table))
+    vectors = _opened(_place(table, preprocess, cache_dir), (catalog.images, DIMENSIONS))
+    return None if vectors is None else _named(preprocess, vectors)
+
+
+def _named(preprocess: Preprocess, vectors: NDArray[np.float32]) -> Features:
+    return Features(f"EfficientNet-Lite0 at {preprocess.crop} pixels", vectors)
+
+
+def _place(table: Any, preprocess: Preprocess, cache_dir: Path) -> Path:
+    """The file of the vectors of these images, in this order, by this network and arithmetic."""
+    rules = preprocess.model_dump(mode="json", exclude={"schema_version"})
+    key = files.digest([VERSION, BACKBONE, _arithmetic(), rules, table["sha256"].to_list()])[:32]
+    return cache_dir / "features" / f"{key}.npy"
 
 
 def input_side(table: Any) -> int:
@@ -218,17 +231,12 @@ def _in_openvino(preprocess: Preprocess, precision: str, directory: Path) -> For
 
     openvino = import_openvino()
     side = preprocess.crop
-    stored = directory / f"{BACKBONE}-{side}-{VERSION}"
-    if not (stored / "model.xml").exists():
-        import torch
-
-        with files.whole_directory(stored) as place, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's tracer, about itself
-            example = torch.zeros(1, side, side, 3, dtype=torch.uint8)
-            converted = openvino.convert_model(_module(preprocess), example_input=example)
-            openvino.save_model(converted, place / "model.xml", compress_to_fp16=False)
+    place = directory / f"{BACKBONE}-{side}-{VERSION}"
+    with files.alone(place.with_suffix(".lock"), "converting the same network"):  # all data sets share it
+        if not (place / "model.xml").exists():
+            _convert(preprocess, place)
     core = openvino.Core()
-    model = core.read_model(stored / "model.xml")
+    model = core.read_model(place / "model.xml")
     model.reshape([BATCH, side, side, 3])
     config = {
         "INFERENCE_NUM_THREADS": machine.usable_cores(),
@@ -245,6 +253,20 @@ def _in_openvino(preprocess: Preprocess, precision: str, directory: Path) -> For
         return request.get_output_tensor().data[: len(batch)].copy()  # the next call overwrites it
 
     return forward
+
+
+def _convert(preprocess: Preprocess, place: Path) -> None:
+    """Write the network as OpenVINO reads it into the directory ``place``."""
+    import torch
+
+    from torchstone.runtimes.openvino import import_openvino
+
+    openvino = import_openvino()
+    with files.whole_directory(place) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's tracer, about itself
+        example = torch.zeros(1, preprocess.crop, preprocess.crop, 3, dtype=torch.uint8)
+        converted = openvino.convert_model(_module(preprocess), example_input=example)
+        openvino.save_model(converted, partial / "model.xml", compress_to_fp16=False)
 
 
 def _in_torch(preprocess: Preprocess, precision: str) -> Forward:
@@ -271,18 +293,3 @@ def _module(preprocess: Preprocess) -> Any:
     network.load_state_dict(weights.packaged_state(BACKBONE))
     network.classifier = nn.Identity()
     return Deployable(network, preprocess).eval()
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """A second process waits for the first, and then finds the file."""
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        console.say("another process is looking at the same pictures: waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

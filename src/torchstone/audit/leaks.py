@@ -6,9 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from torchstone.audit import STRENGTH, AuditContext, alike
 from torchstone.core import tables
 from torchstone.core.values import Finding, Split
+from torchstone.data import units
 from torchstone.data.findings import count_of, name_a_few
 
 Parts = Sequence[str | None]
@@ -17,7 +20,8 @@ Parts = Sequence[str | None]
 
 class Leaks:
     """Looks at the parts that the source brings, and at those of the split. A picture leaks whether its pixels are
-    equal in both parts or not; the items are the images of the weaker part (train before val before test)."""
+    equal in both parts or not, and whether the two have one number in the catalog or are a pair of ``similar.parquet``;
+    the items are the images of the weaker part (train before val before test)."""
 
     requires: ClassVar[tuple[str, ...]] = ()
 
@@ -43,11 +47,26 @@ def _parts(context: AuditContext, split: Split) -> Parts:
 def _between(context: AuditContext, parts: Parts, where: str, hint: str) -> list[Finding]:
     """One finding for each pair of parts that share pictures."""
     shared: dict[tuple[str, ...], list[list[int]]] = defaultdict(list)
-    for rows in context.same_picture:
+    for rows in _together(context, parts):
         there = {part for row in rows if (part := parts[row]) is not None}
         if len(there) > 1:
             shared[tuple(sorted(there, key=_strength))].append(rows)
     return [_finding(context, parts, names, sets, where, hint) for names, sets in sorted(shared.items())]
+
+
+def _together(context: AuditContext, parts: Parts) -> list[list[int]]:
+    """Rows that show the same picture, joined by the pairs that stand in two parts: those within a part would only make
+    chains."""
+    known = np.array([part or "" for part in parts])
+    one, other = units.look_alikes(context.catalog, context.table)
+    apart = (known[one] != known[other]) & (known[one] != "") & (known[other] != "")
+    of_picture = context.column("picture")
+    _, first, place = np.unique(of_picture, return_index=True, return_inverse=True)
+    edges = [(np.arange(len(known)), first[place]), (one[apart], other[apart])]
+    root = units.connected(len(known), edges)
+    order = np.argsort(root, kind="stable")
+    sets = np.split(order, np.flatnonzero(np.diff(root[order])) + 1)
+    return [rows.tolist() for rows in sets if len(rows) > 1]
 
 
 def _finding(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FOLDS = 5
+NO_FOLD = -1
+"""Of rows that the classifiers are neither fitted to nor asked about."""
 CHUNK = 8_192
 """Rows worked on at a time."""
 
@@ -55,9 +57,14 @@ class Probe:
 
     def held_out(self, vectors: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """All rows, some at a time, with probabilities float32[rows, classes] by the classifier without them."""
+        for rows, logits in self.held_out_scores(vectors):
+            yield rows, softmax(logits)
+
+    def held_out_scores(self, vectors: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """The same with logits."""
         for start, block in _blocks(vectors):
             for fold, inside in _by_fold(self.folds[start : start + len(block)]):
-                yield start + inside, softmax(self.scores(block[inside], fold))
+                yield start + inside, self.scores(block[inside], fold)
 
 
 def folds_of(labels: NDArray[np.integer], units: Units) -> NDArray[np.int8]:
@@ -82,6 +89,7 @@ def fit(vectors: NDArray[np.float32], labels: NDArray[np.integer], folds: NDArra
     centre = vectors[_sample(len(vectors), "centre")].mean(0, dtype=np.float64).astype(np.float32)
     counts, sums, products = _moments(vectors, labels, folds, classes, centre)
     tuning = _sample(len(vectors), "tuning")
+    tuning = tuning[folds[tuning] != NO_FOLD]
     shown, targets = vectors[tuning], labels[tuning]
     best: tuple[float, Probe] | None = None
     for shrinkage in SHRINKAGES:
@@ -169,5 +177,5 @@ def _blocks(vectors: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.floa
 
 def _by_fold(folds: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.intp]]]:
     """The rows of each fold that has some."""
-    for fold in np.unique(folds):
+    for fold in np.unique(folds[folds != NO_FOLD]):
         yield int(fold), np.flatnonzero(folds == fold)

@@ -11,7 +11,7 @@ from torchstone.core import seeding, tables
 from torchstone.core.values import Finding
 from torchstone.data.findings import ITEMS_NAMED, name_a_few
 from torchstone.data.measure import COLUMNS
-from torchstone.data.units import Units, units
+from torchstone.data.units import Units, look_alikes, units
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +53,7 @@ class Shift:
     requires: ClassVar[tuple[str, ...]] = ()
 
     def run(self, context: AuditContext) -> list[Finding]:
-        together = units(context.table, 0, "shift")
+        together = units(context.table, 0, "shift", look_alikes(context.catalog, context.table))
         labels = context.column("label").astype(np.intp)
         found = []
         for where, part_of in _arrangements(context):

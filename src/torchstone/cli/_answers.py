@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json as jsons
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchstone.core.run import Run
-from torchstone.core.values import Artifact, Candidate, Finding
+from torchstone.core.values import SEVERITIES, Artifact, Candidate, Finding
 from torchstone.core.verdict import CandidateVerdict, SpeedResult, Verdict
 
 if TYPE_CHECKING:
@@ -31,11 +32,9 @@ def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int
     if every and any(row.shortlisted and row.outcome != "pass" for row in found.rows):
         code = code or (3 if any(row.outcome in ("undecided", "void") for row in found.rows) else 1)
     if json:
-        _print_json(
-            {**found.model_dump(mode="json"), "outcome": found.outcome, "run": str(run.root), "exit_code": code}
-        )
+        print_json({**found.model_dump(mode="json"), "outcome": found.outcome, "run": str(run.root), "exit_code": code})
         return code
-    out = _stdout()
+    out = stdout()
     out.print(
         f"\n{run.name} · {found.test_images:,} test images · margin {found.budget.max_drop:g} points, "
         f"look {found.look} at {100 * found.level:g} %\n",
@@ -115,17 +114,16 @@ def findings(found: Sequence[Finding], json: bool) -> int:
     """What was noticed, the worst first; 1 when any of it is an error."""
     code = _code(found)
     if json:
-        _print_json({"findings": [finding.model_dump(mode="json") for finding in found], "exit_code": code})
+        print_json({"findings": [finding.model_dump(mode="json") for finding in found], "exit_code": code})
         return code
-    out = _stdout()
+    out = stdout()
     marks = {"error": "[red]✗[/red]", "warning": "[yellow]![/yellow]", "info": "[green]✓[/green]"}
-    order = list(marks)
-    for finding in sorted(found, key=lambda finding: order.index(finding.severity)):
+    for finding in sorted(found, key=lambda finding: finding.grave):
         out.print(f"{marks[finding.severity]} [bold]{finding.check}[/bold]  ", end="")
         out.print(finding.message, markup=False, highlight=False, soft_wrap=True)
         if finding.hint:
             out.print(f"    hint: {finding.hint}", markup=False, highlight=False, soft_wrap=True)
-    counts = [f"{sum(finding.severity == name for finding in found)} {name}" for name in order]
+    counts = [f"{sum(finding.severity == name for finding in found)} {name}" for name in SEVERITIES]
     out.print("\n" + ", ".join(counts), highlight=False)
     return code
 
@@ -136,7 +134,7 @@ def audit(found: Audit, json: bool) -> int:
     if json:
         rows = [finding.model_dump(mode="json") for finding in found.findings]
         counts = None if cleaned is None else {**vars(cleaned), "path": str(cleaned.path)}
-        _print_json(
+        print_json(
             {
                 "directory": str(found.directory),
                 "images": found.catalog.images,
@@ -147,12 +145,15 @@ def audit(found: Audit, json: bool) -> int:
         )
         return code
     findings(found.findings, json=False)
-    out = _stdout()
+    out = stdout()
     if cleaned is not None:
         out.print(
             f"cleaned  {cleaned.path}: {cleaned.keep:,} kept, {cleaned.review:,} to look at, {cleaned.drop:,} left out",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
+        if cleaned.review:
+            out.print("         what is to look at takes part as long as its decision is not 'drop'")
+        out.print(f"next     torchstone run {cleaned.path}", highlight=False, soft_wrap=True)
     out.print(f"page     {found.page}", highlight=False, soft_wrap=True)
     return code
 
@@ -161,9 +162,9 @@ def artifact(made: Artifact, json: bool) -> int:
     """Where the trained model lies and how good it looks on val."""
     best = _best_val_top1(made)
     if json:
-        _print_json({**made.model_dump(mode="json"), "directory": str(made.directory), "val_top1": best})
+        print_json({**made.model_dump(mode="json"), "directory": str(made.directory), "val_top1": best})
         return 0
-    out = _stdout()
+    out = stdout()
     shown = "" if best is None else f", {best:.2f} % top-1 on val"
     out.print(f"{made.architecture}, {made.size_mb:.2f} MB{shown}", highlight=False)
     out.print(f"artifact {made.directory}", highlight=False, soft_wrap=True)
@@ -183,15 +184,15 @@ def _best_val_top1(made: Artifact) -> float | None:
 def written(path: Path, json: bool) -> int:
     """A file that was asked for."""
     if json:
-        _print_json({"path": str(path)})
+        print_json({"path": str(path)})
     else:
-        _stdout().print(str(path), markup=False, highlight=False, soft_wrap=True)
+        stdout().print(str(path), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
 def candidates(made: Sequence[Candidate], json: bool) -> int:
     if json:
-        _print_json(
+        print_json(
             [
                 {
                     "name": one.name,
@@ -203,7 +204,7 @@ def candidates(made: Sequence[Candidate], json: bool) -> int:
             ]
         )
         return 0
-    out = _stdout()
+    out = stdout()
     for one in made:
         out.print(
             f"{one.name:40} {one.artifact.size_mb:8.2f} MB  {one.artifact.directory}", highlight=False, soft_wrap=True
@@ -217,19 +218,19 @@ def plans(found: Sequence[Plan], json: bool) -> int:
         rows = [
             {"chain": plan.text, "steps": [str(step) for step in plan.steps], "runtime": plan.runtime} for plan in found
         ]
-        _print_json(rows)
+        print_json(rows)
         return 0
     for plan in found:
-        _stdout().print(str(plan), markup=False, highlight=False, soft_wrap=True)
+        stdout().print(str(plan), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
 def evaluation(found: dict[str, Any], json: bool) -> int:
     """The metrics and the classes with the lowest recall."""
     if json:
-        _print_json(found)
+        print_json(found)
         return 0
-    out = _stdout()
+    out = stdout()
     out.print(f"{found['model']} in {found['runtime']}, {found['images']:,} images ({found['part']})", highlight=False)
     for name in ("top1", "top5", "macro_f1", "weighted_f1", "balanced_accuracy"):
         if name in found:
@@ -246,23 +247,23 @@ def mismatches(found: Sequence[Mismatch], json: bool) -> int:
     """0 when every number was recomputed; else 1 and the first that differ."""
     code = 1 if found else 0
     if json:
-        _print_json({"mismatches": [vars(one) for one in found], "exit_code": code})
+        print_json({"mismatches": [vars(one) for one in found], "exit_code": code})
         return code
-    out = _stdout()
+    out = stdout()
     for one in found:
         out.print(f"✗ {one}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"{len(found)} differ" if found else "every number of the verdict was recomputed from its evidence")
     return code
 
 
-def _stdout() -> Any:
+def stdout() -> Any:
+    """A rich console for what people asked for."""
     from rich.console import Console
 
     return Console()
 
 
-def _print_json(value: Any) -> None:
-    import sys
-
+def print_json(value: Any) -> None:
+    """``value`` as an answer for machines."""
     jsons.dump(value, sys.stdout, indent=1)
     sys.stdout.write("\n")

@@ -115,9 +115,13 @@ def from_os_error(error: OSError) -> UserError | None:
             hint="free some space and type the same command again: it goes on where it stopped",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageError(f"no permission to read or write{where}", hint="choose another place with --runs")
+        return StorageError(
+            f"no permission to read or write{where}",
+            hint="is it yours? results can go elsewhere with --runs or --out, where a verb has them",
+        )
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
         return StorageError(
-            f"cannot make a directory{where}: {(error.strerror or '').lower()}", hint="choose another --runs"
+            f"cannot make a directory{where}: {(error.strerror or '').lower()}",
+            hint="choose another place for the results",
         )
     return None

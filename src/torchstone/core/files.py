@@ -13,6 +13,7 @@ from typing import Any
 
 import filelock
 
+from torchstone.core import console
 from torchstone.core.errors import ArtifactError, StorageError
 
 
@@ -88,7 +89,7 @@ def locked(directory: Path) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise StorageError(
-            f"another torchstone is at work in '{directory}'", hint="wait for it, or choose another --name"
+            f"another torchstone is at work in '{directory}'", hint="wait for it, or name another place (--name, --out)"
         ) from None
     try:
         yield
@@ -96,6 +97,22 @@ def locked(directory: Path) -> Iterator[None]:
         lock.release()
         if [path.name for path in directory.iterdir()] == [".lock"]:  # nothing came of it
             shutil.rmtree(directory)
+
+
+@contextlib.contextmanager
+def alone(lock_file: Path, waiting: str) -> Iterator[None]:
+    """Be the one process that makes something: a second one waits for the first, and then finds it made. ``waiting`` is
+    what a person is told of that."""
+    lock = filelock.FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        console.say(f"another process is {waiting}: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def sha256(path: Path) -> str:

@@ -19,13 +19,17 @@ PACKAGE = Path(__file__).parent.parent
 
 
 class Registry(Generic[PluginT]):
-    """All plug-ins of one kind: the files of ``folders`` (inside the package) and the entry points of ``group``."""
+    """All plug-ins of one kind: the files of ``folders`` (inside the package) and the entry points of ``group``.
+
+    Files that begin with an underscore are shared by several plug-ins, and none themselves; nor are ``not_plugins``,
+    which other rooms import by name.
+    """
 
     def __init__(self, kind: str, folders: tuple[str, ...], group: str, *, not_plugins: tuple[str, ...] = ()) -> None:
         self.kind = kind
         self.group = group
         self._folders = folders
-        self._not_plugins = {"__init__", *not_plugins}
+        self._not_plugins = frozenset(not_plugins)
 
     def names(self) -> list[str]:
         """Sorted names of all plug-ins, without importing any."""
@@ -54,7 +58,7 @@ class Registry(Generic[PluginT]):
             file.stem: f"torchstone.{folder.replace('/', '.')}.{file.stem}:{class_name(file.stem)}"
             for folder in self._folders
             for file in (PACKAGE / folder).glob("*.py")
-            if file.stem not in self._not_plugins
+            if not file.stem.startswith("_") and file.stem not in self._not_plugins
         }
         for point in _entry_points(self.group):
             if point.name in found:

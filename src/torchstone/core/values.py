@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,6 +19,11 @@ Decision = Literal["drop", "review"]
 Outcome = Literal["pass", "fail", "undecided", "void"]
 
 PARTS: tuple[Part, ...] = ("train", "val", "calib", "test")
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+"""The gravest first."""
+
+CATALOG_VERSION = 2
+"""Of the catalog's columns and what they mean: raise it when either changes."""
 
 
 class Value(BaseModel):
@@ -65,6 +71,11 @@ class Finding(Value):
     decision: Decision | None = Field(default=None, description="what a cleaned catalog does with each of the items")
     evidence: dict[str, Any] = {}
 
+    @property
+    def grave(self) -> int:
+        """Key of an order in which the gravest come first."""
+        return SEVERITIES.index(self.severity)
+
 
 class Catalog(Value):
     """What a data set holds. ``table`` is a Parquet file with one row for each usable image:
@@ -80,6 +91,7 @@ class Catalog(Value):
     - for items cut from pictures: ``box_picture`` and ``box_x0`` … ``box_annotator`` (``contracts.Box``).
     """
 
+    schema_version: int = CATALOG_VERSION
     root: str
     reader: str
     task: Literal["classification"] = "classification"
@@ -88,14 +100,32 @@ class Catalog(Value):
     fingerprint: str = Field(description="digest of the sorted (sha256, label) pairs: the same images, the same value")
     table: Path
 
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The catalog stored at ``path``; an ArtifactError where its table is of another version than is read here."""
+        content = files.read_json(path)
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version != CATALOG_VERSION:
+            root = content.get("root", "DATA")
+            raise ArtifactError(
+                f"'{path}' is a catalog of version {version}; this torchstone reads version {CATALOG_VERSION}",
+                hint=f"read the images again: torchstone train {shlex.quote(str(root))}, with the run's --name if it "
+                "has one",
+            )
+        return super().load(path)
+
 
 class Split(Value):
-    """Which item belongs to which part. ``table`` is a Parquet file of ``item``, ``part`` and ``sha256``."""
+    """Which item belongs to which part. ``table`` is a Parquet file of ``item``, ``part`` (null: left out) and
+    ``sha256``."""
 
     seed: int
     sizes: dict[Part, int]
     fingerprint: str = Field(description="digest over all four parts")
     test_fingerprint: str = Field(description="digest of the test images and labels alone: what the ledger counts by")
+    earlier_tests: tuple[str, ...] = Field(
+        default=(), description="test fingerprints of the splits that this one went on from, the first one first"
+    )
     table: Path
 
 
@@ -104,11 +134,11 @@ class Preprocess(Value):
 
     ``mean`` and ``std`` are on the 0..1 scale and are applied inside the exported graph. ``resize_mode`` is ``short``
     (the shorter side becomes ``resize`` pixels, then a centre crop) or ``squash`` (both sides become ``resize``).
-    ``decoder`` is ``pillow``, or ``simplejpeg``: JPEG files by libjpeg-turbo's fast arithmetic, large ones at a
-    fraction of their size, and only the part around the crop resized. It is faster, and not quite the same.
+    ``decoder`` is ``pillow``, or ``simplejpeg-torch``: JPEG files decoded by simplejpeg, large ones at a fraction of
+    their size, and all images resized by PyTorch. It is faster, and not quite the same.
     """
 
-    decoder: Literal["pillow", "simplejpeg"] = "pillow"
+    decoder: Literal["pillow", "simplejpeg-torch"] = "pillow"
     decoder_version: str
     exif_rotation: Literal["apply", "ignore"] = "apply"
     alpha: Literal["white"] = "white"

@@ -13,7 +13,6 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ import numpy as np
 
 from torchstone.core import files, tables
 from torchstone.core.console import say
-from torchstone.core.errors import ArtifactError, ConfigError, DataError, from_os_error
+from torchstone.core.errors import ConfigError, DataError, from_os_error
 from torchstone.core.values import Catalog, Part, Preprocess, Split
 from torchstone.data.images import Cached, CatalogImages, Originals, Pixels, Streamed
 from torchstone.data.parallel import in_order
@@ -33,13 +32,14 @@ from torchstone.data.split import items_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = 2
+VERSION = 3
 """Of what is stored and how: raise it when either changes."""
 
 NOT_PIXELS = {"schema_version", "mean", "std", "channels"}
 """Fields of a ``Preprocess`` that belong to the model's graph."""
 
-LIMIT = "limit.json"
+_limits: dict[Path, int] = {}
+"""By cache directory: what this process was told."""
 FREE_SHARE = 0.5
 """Of the disk's free space (what the cache holds counts as free) that a cache takes where no limit was set."""
 RESERVE = 1 << 30
@@ -71,20 +71,23 @@ def _originals(root: str, reader: str, path: Path, _changed: int) -> Originals:
     return Originals(root, reader, tables.read(path)[0])
 
 
-def set_limit(cache_dir: Path, gigabytes: float) -> None:
-    """Let the arrays in ``cache_dir`` take ``gigabytes`` (10⁹ bytes) from now on, for all that share it; 0: none."""
+def set_limit(cache_dir: Path, gigabytes: float | None) -> None:
+    """Let the arrays in ``cache_dir`` take ``gigabytes`` (10⁹ bytes) as far as this process writes them. 0: none; None:
+    a share of the free disk."""
+    if gigabytes is None:
+        _limits.pop(cache_dir.absolute(), None)
+        return
     if not 0 <= gigabytes < math.inf:
         raise ConfigError(f"cache-gb = {gigabytes:g} is refused: it cannot be negative or infinite")
-    files.write_json(cache_dir / LIMIT, {"gigabytes": gigabytes})
+    _limits[cache_dir.absolute()] = int(1e9 * gigabytes)
 
 
 def limit(cache_dir: Path) -> int:
     """Bytes that the arrays in ``cache_dir`` may take together."""
-    try:
-        return int(1e9 * float(files.read_json(cache_dir / LIMIT)["gigabytes"]))
-    except (ArtifactError, KeyError, TypeError, ValueError):
-        held = sum(size for _, size in _held(cache_dir))
-        return int(FREE_SHARE * (shutil.disk_usage(cache_dir).free + held))
+    if (chosen := _limits.get(cache_dir.absolute())) is not None:
+        return chosen
+    held = sum(size for _, size in _held(cache_dir))
+    return int(FREE_SHARE * (shutil.disk_usage(cache_dir).free + held))
 
 
 def _rows(table: Any, split: Split | None, part: Part | None) -> NDArray[np.intp]:
@@ -108,7 +111,7 @@ def _pixels(catalog: Catalog, originals: Originals, preprocess: Preprocess, cach
     if (array := _opened(path, shape)) is not None:
         return Cached(array)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with _alone(cache_dir / f"{key}.lock"):
+    with files.alone(cache_dir / f"{key}.lock", "decoding the same images"):
         if (array := _opened(path, shape)) is None:
             partial = _reserved(path, math.prod(shape))
             if partial is None:
@@ -235,18 +238,3 @@ def _build(
         raise from_os_error(error) or error from None
     finally:
         beside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """A second process waits for the first, and then finds the file."""
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        say("another process is decoding the same images: waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

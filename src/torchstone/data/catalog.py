@@ -7,36 +7,44 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchstone.core import tables
+from torchstone.core import registry, tables
 from torchstone.core.contracts import Box, Listing, Reader
 from torchstone.core.errors import DataError, from_os_error
 from torchstone.core.registry import readers
-from torchstone.core.values import Catalog, Finding
+from torchstone.core.values import CATALOG_VERSION, Catalog, Finding
 from torchstone.data import columns, similar
 from torchstone.data import findings as reported
 from torchstone.data.columns import Columns, Look
-from torchstone.data.findings import name_a_few
+from torchstone.data.findings import count_of, name_a_few
 from torchstone.data.parallel import in_order
 from torchstone.data.sources import find_reader, source_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["find_reader", "fingerprint", "pixels_sha256", "read", "source_digest", "write"]
+__all__ = ["find_reader", "fingerprint", "made_of", "pixels_sha256", "read", "source_digest", "write"]
 
 SIMILAR = "similar.parquet"
 
 
-def read(source: str, out_dir: Path) -> Catalog:
+def made_of(source: str) -> dict[str, Any]:
+    """What a catalog of ``source`` depends on: as long as it is the same, reading again would find the same. It is
+    JSON-able."""
+    exacting = not registry.missing_packages(("simplejpeg",))  # it notices damage that Pillow passes over
+    return {"listing": source_digest(source), "catalog": CATALOG_VERSION, "simplejpeg": exacting}
+
+
+def read(source: str, out_dir: Path, *, empty_classes: bool = False) -> Catalog:
     """Decode every image of ``source`` once and write what was found into ``out_dir``.
 
     ``source`` is a path or a reserved word such as ``digits``. Images that cannot be used are left out, and each has a
     finding (``unreadable``, or ``boxes`` where the fault is the box's). Raises a DataError when nothing here can be
-    learned from: no reader takes the source, or a class has no usable image. See ``write`` for the files.
+    learned from: no reader takes the source, or a class has no usable image (with ``empty_classes``, only when none
+    has: an audit reports the others). See ``write`` for the files.
     """
     root, name = find_reader(source)
     reader = readers.ready(name, "polars")
@@ -46,7 +54,8 @@ def read(source: str, out_dir: Path) -> Catalog:
     paths = [listing.paths[row] for row in rows] if faults else listing.paths
     looks = in_order(lambda path: _look(reader, root, path), paths, "reading images")
     findings = [_fault_found(listing, row, fault) for row, fault in faults.items()]
-    return write(listing, zip(rows, looks, strict=True), out_dir, root=root, reader=name, findings=findings)
+    seen = zip(rows, looks, strict=True)
+    return write(listing, seen, out_dir, root=root, reader=name, findings=findings, empty_classes=empty_classes)
 
 
 def write(
@@ -57,13 +66,15 @@ def write(
     root: str,
     reader: str,
     findings: Iterable[Finding] = (),
+    empty_classes: bool = False,
 ) -> Catalog:
     """Gather the images of a listing into a catalog.
 
     ``looks`` has a row of the listing and what was seen there, or why it cannot be used; ``findings`` are of those rows
     that it leaves out. Into ``out_dir`` go ``catalog.parquet`` (core.values.Catalog), ``similar.parquet`` (``item_a``,
     ``item_b``, ``score``: images whose pixels differ and that show the same picture), ``findings.json`` and
-    ``catalog.json``. Nothing is written when a DataError tells that a class has no usable image.
+    ``catalog.json``. Nothing is written when a DataError tells that a class has no usable image (with
+    ``empty_classes``: that none has).
     """
     gathered = Columns(len(listing.paths), _scratch(len(listing.paths), out_dir))
     errors: dict[int, str] = {}
@@ -72,11 +83,12 @@ def write(
             errors[row] = seen
         else:
             gathered.add(row, seen)
-    _check_classes(listing, gathered.rows, errors, root)
+    if not (empty_classes and gathered.used):
+        _check_classes(listing, gathered.rows, errors, root)
 
     found = similar.find(gathered.thumbnails, gathered.digests, gathered.short_sides)
     table = gathered.table(listing, found.picture)
-    header = {"root": root, "reader": reader, "classes": list(listing.classes)}
+    header = {"version": CATALOG_VERSION, "root": root, "reader": reader, "classes": list(listing.classes)}
     table_path = out_dir / "catalog.parquet"
     tables.write(table_path, table, header)
     tables.write(
@@ -90,7 +102,7 @@ def write(
         ),
         header,
     )
-    reported.store(out_dir, [*listing.findings, *findings, *_unreadable(listing, errors)])
+    reported.store(out_dir, [*listing.findings, *findings, *_unreadable(listing, errors), *_crowd(table, found)])
     catalog = Catalog(
         root=root,
         reader=reader,
@@ -169,6 +181,24 @@ def _unreadable(listing: Listing, errors: dict[int, str]) -> Iterator[Finding]:
             items=(path,),
             evidence={"reason": error},
         )
+
+
+def _crowd(table: Any, found: similar.Similar) -> Iterator[Finding]:
+    """Images that may be copies of each other, and are kept together by nobody."""
+    if not len(found.crowded):
+        return
+    items = tuple(table["item"].gather(found.crowded).to_list())
+    yield Finding(
+        check="crowds",
+        severity="warning",
+        message=f"{count_of(len(items), 'image')} looking like {similar.CROWD} or more others, too many to tell copies "
+        f"from pictures of a kind: {name_a_few(items)}",
+        hint="if they are frames of a video or augmented copies, list the images in a table with a column 'group': "
+        "nothing else keeps them out of two parts",
+        items=items,
+        decision="review",
+        evidence={"images": len(items), "neighbours": similar.CROWD},
+    )
 
 
 def _fault_found(listing: Listing, row: int, fault: str) -> Finding:

@@ -7,6 +7,7 @@ before or while they are decoded, nothing in them is trusted, and every error of
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import threading
 import warnings
 import zlib
@@ -89,12 +90,20 @@ def decode_noting(content: bytes, preprocess: Preprocess) -> Decoded:
     return Decoded(pixels=np.asarray(whole.image), conversions=whole.conversions, format=whole.format)
 
 
+@cache
+def packages_of(decoder: str) -> tuple[str, ...]:
+    """What a decoder takes besides Pillow; a MissingPackageError for what of it is not installed."""
+    needed = () if decoder == "pillow" else tuple(decoder.split("-"))
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise MissingPackageError(f"the decoder '{decoder}'", missing)
+    return needed
+
+
 def upright(content: bytes, preprocess: Preprocess, shortest: int | None = None) -> Upright:
     """The decoded image. Where the decoder can, it is decoded at a fraction of its size, if that is enough to make its
     shorter side ``shortest`` pixels long. Raises a DataError for what is not usable, and a MissingPackageError for a
     decoder that is not installed."""
-    if preprocess.decoder == "simplejpeg" and not jpeg.installed():
-        raise MissingPackageError(f"the decoder '{preprocess.decoder}'", ["simplejpeg"])
+    packages_of(preprocess.decoder)
     if not content:
         raise DataError("the file is empty", hint="delete it, or copy it again")
     with _quiet_pillow():
@@ -156,8 +165,8 @@ def _from_jpeg(
         )
     if image.mode not in ("RGB", "L"):
         return None
-    if preprocess.decoder == "simplejpeg":
-        pixels = jpeg.fast(content, image.width, image.height, shortest)
+    if preprocess.decoder != "pillow":
+        pixels = jpeg.reduced(content, image.width, image.height, shortest)
     elif jpeg.same_as_pillow():
         pixels = jpeg.exact(content)
     else:

@@ -17,7 +17,10 @@ from torchstone.core.errors import ConfigError, nearest
 POWERS = {"shuffle": 1.0, "sqrt": 0.5, "balanced": 0.0}
 """A class of n images gets a share of the epoch in proportion to n to this power (Kang et al. 2020, formula 1)."""
 
-DESCRIPTION = f"{', '.join(POWERS)} (every class equally often), or CLASS=WEIGHT,... (others weigh 1)"
+DESCRIPTION = (
+    f"which images an epoch shows: {', '.join(POWERS)} (shuffle: each once; balanced: every class equally often; sqrt: "
+    "half way), or CLASS=WEIGHT,... (the others weigh 1)"
+)
 
 
 def check_sampler(sampler: str) -> str:

@@ -1,4 +1,4 @@
-"""What must stay together when images are shared out: copies, pictures, groups."""
+"""What must stay together when images are shared out: copies, pictures, pairs that look the same, groups."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchstone.core import seeding
+from torchstone.core import seeding, tables
+from torchstone.core.values import Catalog
+from torchstone.data.catalog import SIMILAR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Edges = tuple[NDArray[np.intp], NDArray[np.intp]]
+    """Rows that are joined: the one end of each edge, and the other."""
 
 TOGETHER = ("sha256", "picture", "group")
 """Columns of the catalog: rows with the same value in one of them are one unit."""
@@ -19,7 +24,8 @@ TOGETHER = ("sha256", "picture", "group")
 
 @dataclass(frozen=True)
 class Units:
-    """Rows of a catalog joined where they share pixels, a picture or a group, directly or through others."""
+    """Rows of a catalog joined where they share pixels, a picture or a group, or are a pair of look-alikes, directly or
+    through others."""
 
     of_row: NDArray[np.intp]
     """The unit of each row."""
@@ -39,15 +45,30 @@ class Units:
         return found
 
 
-def units(table: Any, seed: int, purpose: str) -> Units:
-    """The units of a catalog's table, each with its place in an order drawn from ``seed`` and ``purpose``.
+def look_alikes(catalog: Catalog, table: Any) -> Edges:
+    """Rows of the catalog's ``table`` that ``similar.parquet`` holds for the same picture. They say more than the
+    column ``picture``: of a camera that pans, each frame and the next are a pair, while the first and the last, which
+    show nothing in common, have different numbers."""
+    path = catalog.table.with_name(SIMILAR)
+    if not path.exists():
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    found, _ = tables.read(path)
+    rows = tables.frame({"item": table["item"], "row": np.arange(table.height)})
+    for end in ("item_a", "item_b"):
+        found = found.join(rows, left_on=end, right_on="item", suffix="_b", maintain_order="left")
+    return found["row"].to_numpy().astype(np.intp), found["row_b"].to_numpy().astype(np.intp)
+
+
+def units(table: Any, seed: int, purpose: str, alike: Edges | None = None) -> Units:
+    """The units of a catalog's table, each with its place in an order drawn from ``seed`` and ``purpose``; ``alike``
+    are its ``look_alikes``.
 
     A unit's key is the least name of its groups, or without any the least hash of its pixels: neither the images' names
     nor their order count, and images that join a group leave its key as it is.
     """
     rows = np.arange(table.height)
     codes = {name: _codes(table[name]) for name in TOGETHER if name in table.columns}
-    edges = []
+    edges = [] if alike is None else [alike]
     for numbers in codes.values():
         there = np.flatnonzero(numbers >= 0)
         _, first, place = np.unique(numbers[there], return_index=True, return_inverse=True)
@@ -67,7 +88,7 @@ def units(table: Any, seed: int, purpose: str) -> Units:
     return Units(of_row=of_row, draws=draws, turns=turns)
 
 
-def connected(nodes: int, edges: Iterable[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> NDArray[np.intp]:
+def connected(nodes: int, edges: Iterable[Edges]) -> NDArray[np.intp]:
     """For each node the least node that it is connected with. Every round hooks each component that has a neighbour to
     another one, so that their number at least halves (Shiloach and Vishkin, 1982)."""
     ends = list(edges)

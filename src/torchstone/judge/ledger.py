@@ -4,7 +4,8 @@ Every look at a test set that could change a choice uses it up a little. Of the 
 look j spends α/2ʲ, so that all looks together never spend more than α; then new images are due. A look is the question
 put to the test set (baseline, shortlist in its order, budget): the same question again is the same look.
 
-One file for each test fingerprint, shared by all runs below the same folder.
+One file for each test fingerprint, shared by all runs below the same folder. A test set that grew out of earlier ones
+holds their images still: it begins where their looks ended.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ def entry(baseline: Candidate, shortlist: Sequence[str], budget: Budget) -> dict
     return {"baseline": baseline.id, "shortlist": list(shortlist), "budget": budget.model_dump(mode="json")}
 
 
-def look(directory: Path, test_fingerprint: str, question: dict[str, Any]) -> int:
-    """The number of this look, counted from 1; a question that was put before keeps its number.
+def look(directory: Path, test_fingerprint: str, question: dict[str, Any], earlier: Sequence[str] = ()) -> int:
+    """The number of this look, counted from 1; a question that was put before keeps its number. ``earlier`` are the
+    fingerprints of the test sets that this one grew out of (``Split.earlier_tests``).
 
     Safe against other processes; written before the test set is looked at, so that a killed run has spent it.
     """
@@ -39,22 +41,27 @@ def look(directory: Path, test_fingerprint: str, question: dict[str, Any]) -> in
     digest = files.digest(question)
     try:
         with filelock.FileLock(directory / f".{test_fingerprint}.lock", timeout=PATIENCE):
-            looks = _read(path)
-            if digest in looks:
-                return looks.index(digest) + 1
-            stored = files.read_json(path)["looks"] if looks else []
-            stored.append({"digest": digest, **question, "at": datetime.now(UTC).isoformat(timespec="seconds")})
+            numbers = _read(path)
+            if digest in numbers:
+                return numbers[digest]
+            number = 1 + looks(directory, test_fingerprint, earlier)
+            stored = files.read_json(path)["looks"] if numbers else []
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            stored.append({"digest": digest, **question, "look": number, "at": at})
             files.write_json(path, {"schema_version": 1, "test_fingerprint": test_fingerprint, "looks": stored})
-            return len(stored)
+            return number
     except filelock.Timeout:
         raise StorageError(
             f"another process holds the ledger '{path}'", hint="wait for it to end and type the command again"
         ) from None
 
 
-def looks(directory: Path, test_fingerprint: str) -> int:
-    """How many different questions this test set has answered so far."""
-    return len(_read(directory / f"{test_fingerprint}.json"))
+def looks(directory: Path, test_fingerprint: str, earlier: Sequence[str] = ()) -> int:
+    """How many different questions this test set and the ``earlier`` ones have answered so far."""
+    every = {test_fingerprint, *earlier}
+    asked = [_read(directory / f"{one}.json") for one in every]
+    last = max(_read(directory / f"{test_fingerprint}.json").values(), default=0)
+    return max(sum(map(len, asked)), last)  # a number never comes twice, though an earlier ledger were lost
 
 
 def level(confidence: float, number: int) -> float:
@@ -64,13 +71,14 @@ def level(confidence: float, number: int) -> float:
     return 1 - (1 - confidence) / 2**number
 
 
-def _read(path: Path) -> list[str]:
-    """Digests of the looks so far, in their order."""
+def _read(path: Path) -> dict[str, int]:
+    """The number of each look so far, by its digest."""
     if not path.exists():
-        return []
+        return {}
     try:
-        return [row["digest"] for row in files.read_json(path)["looks"]]
-    except (KeyError, TypeError):
+        stored = enumerate(files.read_json(path)["looks"], start=1)
+        return {row["digest"]: int(row.get("look", place)) for place, row in stored}
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise ArtifactError(
             f"'{path}' is not a ledger of looks", hint="restore it from a copy: without it, bounds cannot be trusted"
         ) from None

@@ -11,9 +11,10 @@ import numpy as np
 
 from torchstone.core import files, registry, tables
 from torchstone.core.errors import DataError, UserError
-from torchstone.core.values import Catalog, Finding, Severity
+from torchstone.core.values import SEVERITIES, Catalog, Finding, Severity
+from torchstone.data.columns import UPRIGHT
 from torchstone.data.parallel import in_order
-from torchstone.data.preprocess import decode, default_preprocess
+from torchstone.data.preprocess import decode
 from torchstone.report import pictures
 from torchstone.report.page import environment
 
@@ -26,10 +27,6 @@ BARS = 30
 
 PIXELATED = 64
 """Longest side in pixels up to which an image is enlarged without blur."""
-
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
-
-UPRIGHT = default_preprocess(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,26 +106,28 @@ class AuditPage:
     parts: list[tuple[str, int]]
     sizes: str
     note: str | None
+    command: str | None
+    """What writes the cleaned catalog."""
 
     def of(self, severity: Severity) -> list[Section]:
         return [section for section in self.sections if section.finding.severity == severity]
 
 
-def write(catalog: Catalog, findings: Sequence[Finding], path: Path) -> None:
+def write(catalog: Catalog, findings: Sequence[Finding], path: Path, *, command: str | None = None) -> None:
     """Write the page of these findings (as stored, with their first items). Images that can no longer be read are
-    named instead of shown."""
-    page = gather(catalog, findings)
+    named instead of shown; ``command`` is what writes the cleaned catalog."""
+    page = gather(catalog, findings, command=command)
     files.write_text(path, environment().get_template("audit.html.j2").render(page=page, severities=SEVERITIES))
 
 
-def gather(catalog: Catalog, findings: Sequence[Finding]) -> AuditPage:
+def gather(catalog: Catalog, findings: Sequence[Finding], *, command: str | None = None) -> AuditPage:
     """The contents of the page."""
     table, _ = tables.read(catalog.table)
     wanted = list(dict.fromkeys(item for finding in findings for item in _shown(finding)))
     known = table.filter(table["item"].is_in([*wanted, *(item for finding in findings for item in finding.items)]))
     rows = {row["item"]: row for row in known.iter_rows(named=True)}
     uris, note = _uris(catalog, [rows[item] for item in wanted if item in rows])
-    ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    ordered = sorted(findings, key=lambda finding: finding.grave)
     dropped = {item for finding in findings if finding.decision == "drop" for item in finding.items}
     sections = [_section(at, finding, catalog, rows, uris, dropped) for at, finding in enumerate(ordered, start=1)]
     parts = table["part"].drop_nulls().value_counts(sort=True)
@@ -141,6 +140,7 @@ def gather(catalog: Catalog, findings: Sequence[Finding]) -> AuditPage:
         parts=list(parts.iter_rows()),
         sizes=_sizes(table),
         note=note,
+        command=command,
     )
 
 
@@ -195,7 +195,7 @@ def _section(
     ]
     images = [] if finding.groups else [one(item) for item in finding.items[:PICTURES] if item in rows]
     gone = [(item, str(reasons.get(item, ""))) for item in finding.items if item not in rows and not finding.groups]
-    shown, total = (len(groups), finding.evidence.get("pictures", len(finding.groups)))
+    shown, total = (len(groups), finding.evidence.get("groups", len(finding.groups)))
     if not finding.groups:
         shown, total = len(images) + len(gone), finding.evidence.get("images", len(finding.items))
     return Section(

@@ -272,6 +272,5 @@ def _findings(path: Path) -> list[Finding]:
     """Stored findings, the gravest first."""
     if not path.exists():
         return []
-    grave = {"error": 0, "warning": 1, "info": 2}
     found = [Finding.model_validate(row) for row in files.read_json(path)]
-    return sorted(found, key=lambda finding: grave[finding.severity])
+    return sorted(found, key=lambda finding: finding.grave)

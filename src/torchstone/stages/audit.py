@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torchstone.audit import audit as run_checks
 from torchstone.audit import clean as cleaning
+from torchstone.audit import not_compared
 from torchstone.core import console, files, registry
 from torchstone.core.errors import ArtifactError, ConfigError, MissingPackageError, UserError
 from torchstone.core.run import slug
 from torchstone.core.values import Catalog, Finding
 from torchstone.data import catalog as catalogs
 from torchstone.data import findings as reported
-from torchstone.data.sources import source_digest
 
 if TYPE_CHECKING:
     from torchstone.audit.features import Features
@@ -47,82 +47,72 @@ def audit(
 ) -> Audit:
     """Find what is wrong with the images of ``source`` and write it to ``out`` (by default ``runs/audits/NAME``).
 
-    ``quick`` leaves out the checks that look at what is in the pictures with a network; ``fix`` writes a cleaned
-    catalog, which is a source like any other. The user's files are never changed. When neither the images nor
-    torchstone have changed since the last call, nothing is read or checked again.
+    ``quick`` asks no network what is in the pictures: the checks that need it look only where an earlier call has asked
+    about the same images. ``fix`` writes a cleaned catalog, which is a source like any other. The user's files are
+    never changed. While the images stay the same they are read once and shown to the network once; the checks, which
+    take little time, are made at every call.
     """
     missing = registry.missing_packages(("polars", "jinja2"))
     if missing:
         raise MissingPackageError("the audit", missing)
     place = out or runs / "audits" / _name(source)
     _check_place(place, source)
-    stamp = {"source": source_digest(source), "version": version("torchstone")}
+    from torchstone.report import audit_page  # jinja2 is there
+
+    stamp = catalogs.made_of(source)
     with files.locked(place):
-        known = _known(place)
-        if any(known.get(key) != value for key, value in stamp.items()):
+        if not _is_read(place, stamp):
             _read(source, place)
             files.write_json(place / STAMP, stamp)
-            known = stamp
         catalog = _catalog(place)
-        if "checked" not in known or (known["checked"] == "quick" and not quick):
-            _check(catalog, place, runs / "cache" if out is None else place / "cache", quick)
-            files.write_json(place / STAMP, {**stamp, "checked": "quick" if quick else "all"})
+        features, missing = _features(catalog, runs / "cache" if out is None else place / "cache", quick)
+        noticed = run_checks(catalog, [*reported.load(place / "data"), *missing], features=features)
+        cleaning.store(noticed, place)
+        audit_page.write(catalog, reported.load(place), place / PAGE, command=_fixing(source, out))
         cleaned = cleaning.clean(catalog, place) if fix else None
         return Audit(directory=place, catalog=catalog, findings=tuple(reported.load(place)), cleaned=cleaned)
 
 
 def _read(source: str, place: Path) -> None:
     """Read the images; a source that cannot be learned from leaves nothing behind."""
+    cleaning.check_unedited(place / cleaning.CLEANED)
     files.write_json(place / STAMP, {})
     files.remove(place / "data")
     try:
-        catalogs.read(source, place / "data")
+        catalogs.read(source, place / "data", empty_classes=True)
     except UserError:
         files.remove(place / "data")
         if not (place / PAGE).exists():
             (place / STAMP).unlink()
         raise
+    (place / cleaning.CLEANED).unlink(missing_ok=True)  # of other images
 
 
-def _check(catalog: Catalog, place: Path, cache: Path, quick: bool) -> None:
-    """Run all checks; write the findings and the page."""
-    from torchstone.report import audit_page
-
-    features, missing = (None, []) if quick else _features(catalog, cache)
-    noticed = [*run_checks(catalog, reported.load(place / "data"), features=features), *missing]
-    cleaning.store(noticed, place)
-    (place / cleaning.CLEANED).unlink(missing_ok=True)  # of what was found before
-    audit_page.write(catalog, reported.load(place), place / PAGE)
-
-
-def _features(catalog: Catalog, cache: Path) -> tuple[Features | None, list[Finding]]:
+def _features(catalog: Catalog, cache: Path, quick: bool) -> tuple[Features | None, list[Finding]]:
     """What a frozen network makes of the images, or a finding that says why it was not asked."""
     from torchstone.audit import features
 
+    if quick:
+        known = features.stored(catalog, cache)
+        return known, [] if known else [not_compared("audit it without --quick")]
     try:
         return features.extract(catalog, cache), []
     except MissingPackageError as error:
         console.say(f"note: {error}")
-        left_out = Finding(
-            check="features",
-            severity="info",
-            message=f"what is in the pictures was not compared: {error.message}",
-            hint=error.hint,
-        )
-        return None, [left_out]
+        return None, [not_compared(error.hint, why=error.message)]
 
 
-def _known(place: Path) -> dict[str, Any]:
-    """What the stamp of an earlier audit says; nothing where there was none, or where its files are gone."""
+def _is_read(place: Path, stamp: dict[str, object]) -> bool:
+    """Whether the catalog of an earlier audit is there, and what reading the images again would give."""
     try:
-        known = files.read_json(place / STAMP)
-        _catalog(place)
+        return files.read_json(place / STAMP) == stamp and _catalog(place).table.exists()
     except ArtifactError:
-        return {}
-    if not isinstance(known, dict):
-        return {}
-    whole = all((place / name).exists() for name in (PAGE, cleaning.MARKS, reported.FILE))
-    return known if whole else {key: value for key, value in known.items() if key != "checked"}
+        return False
+
+
+def _fixing(source: str, out: Path | None) -> str:
+    """The command that writes the cleaned catalog of this audit, as a shell takes it."""
+    return shlex.join(["torchstone", "audit", source, *(() if out is None else ("--out", str(out))), "--fix"])
 
 
 def _catalog(place: Path) -> Catalog:

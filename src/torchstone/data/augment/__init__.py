@@ -8,7 +8,8 @@ sample and put back afterwards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from enum import IntEnum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
-from torchstone.core import files, seeding
+from torchstone.core import seeding
 from torchstone.core.errors import ConfigError, nearest
 from torchstone.core.values import Preprocess
 from torchstone.data.preprocess import stored_side
@@ -79,7 +80,11 @@ POLICIES: dict[str, Policy | None] = {
 """``none``: the evaluation's own pixels. ``light``: a random crop. ``standard``, ``strong``: for photos; they mirror,
 which is wrong for digits, text and signs, so they are never chosen by themselves. ``medical``: no flips, no colours."""
 
-DESCRIPTION = f"{', '.join(POLICIES)}, a TOML file of torchvision transforms, or file.py:function"
+MIRRORING = tuple(name for name, policy in POLICIES.items() if policy and policy.flip)
+DESCRIPTION = (
+    f"how training images are varied: {', '.join(POLICIES)} ({' and '.join(MIRRORING)} mirror them: not for digits, "
+    "text, signs), a TOML file of torchvision transforms, or file.py:function"
+)
 
 
 def check_policy(policy: str) -> str:
@@ -109,11 +114,20 @@ NamedPolicy = Annotated[str, AfterValidator(_check_named)]
 """One of ``POLICIES``: where the name alone must say what was done."""
 
 
-def identity(policy: str) -> list[str | int]:
-    """What an artifact's key says of the policy: another file content, another value. Modules that a ``file.py``
-    imports in its turn are not looked at."""
-    path, function = _file_of(policy)
-    return [policy, VERSION] if path is None else [function, files.sha256(path)]
+def source_of(policy: str) -> bytes | None:
+    """What the file of a policy holds now, for ``Augmenter`` and ``identity``; None for a name. Raises a ConfigError
+    where it cannot be read."""
+    from torchstone.data.augment import user_policy
+
+    path, _ = _file_of(policy)
+    return None if path is None else user_policy.read(path)
+
+
+def identity(policy: str, source: bytes | None) -> list[str | int]:
+    """What an artifact's key says of the policy: another content of its file (``source_of``), another value. Modules
+    that a ``file.py`` imports in its turn are not looked at."""
+    _, function = _file_of(policy)
+    return [policy, VERSION] if source is None else [function, hashlib.sha256(source).hexdigest()]
 
 
 def _file_of(policy: str) -> tuple[Path | None, str]:
@@ -157,6 +171,9 @@ class Augmenter:
     crop: int
     seed: int
     epoch: int
+    source: bytes | None = field(default=None, repr=False)
+    """What the file of a policy of your own holds (``source_of``). A training takes it once: a file that is edited
+    meanwhile changes nothing, and the artifact's key stays true. None: the file as it is now."""
 
     def __call__(self, stored: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.uint8]:
         """uint8[n, s, s, 3] with s ≥ crop → uint8[n, crop, crop, 3]; ``rows`` are the samples' fixed numbers in the
@@ -260,7 +277,8 @@ class Augmenter:
 
         path, function = _file_of(self.policy)
         assert path is not None
-        transform = user_policy.load(path, function, self.crop)
+        source = user_policy.read(path) if self.source is None else self.source
+        transform = user_policy.load(path, source, function, self.crop)
         seeds = _bits(self.seed, self.epoch, rows, Draw.TRANSFORM_SEED)
         top, left = self._uniform(rows, Draw.TOP), self._uniform(rows, Draw.LEFT)
         out = np.empty((len(stored), self.crop, self.crop, 3), np.uint8)

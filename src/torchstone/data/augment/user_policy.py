@@ -27,7 +27,7 @@ Transform: TypeAlias = Callable[[torch.Tensor], Any]
 """uint8[3, h, w] → uint8[3, h', w']."""
 
 LARGEST_FILE = 1_000_000
-"""Bytes of a policy's TOML file."""
+"""Bytes of a policy's file."""
 DEEPEST, MOST = 5, 100
 """Transforms inside transforms, and transforms in one list."""
 NOT_OF_ONE_IMAGE = {"MixUp", "CutMix", "FiveCrop", "TenCrop", "Lambda", "LinearTransformation", "Compose", "Transform"}
@@ -96,8 +96,22 @@ def automatic(crop: int) -> Transform:
     return chosen(interpolation=v2.InterpolationMode.BILINEAR, fill=128)
 
 
-def load(path: Path, function: str, crop: int) -> Transform:
-    """The policy of a TOML file, or of a function in a Python file. Raises a ConfigError that names what is wrong.
+def read(path: Path) -> bytes:
+    """The content of a policy's file; a ConfigError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"the augmentation policy '{path}' cannot be read: {error.strerror}") from None
+    if len(content) > LARGEST_FILE:
+        raise ConfigError(f"'{path}' is larger than the {LARGEST_FILE / 1e6:g} MB that a policy may be")
+    return content
+
+
+@cache
+def load(path: Path, content: bytes, function: str, crop: int) -> Transform:
+    """The policy in the ``content`` of a TOML file, or of the ``function`` in that of a Python file. ``path`` is what
+    they are called. Raises a ConfigError that names what is wrong.
 
     The TOML file has a table ``[[transform]]`` for each step: ``name``, of ``torchvision.transforms.v2``, and its
     arguments; "crop" stands for the pixels a side that the network sees::
@@ -112,24 +126,14 @@ def load(path: Path, function: str, crop: int) -> Transform:
         p = 0.3
         transforms = [{ name = "GaussianBlur", kernel_size = 5 }]
     """
-    try:
-        changed = path.stat().st_mtime_ns
-    except OSError as error:
-        raise ConfigError(f"the augmentation policy '{path}' cannot be read: {error.strerror}") from None
-    return _loaded(path, function, crop, changed)
+    return _function(path, content, function) if function else _composed(path, content, crop)
 
 
-@cache
-def _loaded(path: Path, function: str, crop: int, changed: int) -> Transform:  # noqa: ARG001
-    """``changed`` tells a file that was edited from what it was."""
-    return _function(path, function) if function else _composed(path, crop)
-
-
-def _function(path: Path, name: str) -> Transform:
+def _function(path: Path, content: bytes, name: str) -> Transform:
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     try:  # not by the import system, which takes a file edited within the same second for the one it has compiled
-        exec(compile(path.read_bytes(), path, "exec"), vars(module))
+        exec(compile(content, path, "exec"), vars(module))
     except Exception as error:  # code of the user's
         raise ConfigError(f"'{path}' cannot be imported: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
@@ -139,15 +143,9 @@ def _function(path: Path, name: str) -> Transform:
     return function
 
 
-def _composed(path: Path, crop: int) -> Transform:
+def _composed(path: Path, source: bytes, crop: int) -> Transform:
     try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_FILE + 1)
-        if len(text) > LARGEST_FILE:
-            raise ConfigError(f"'{path}' is larger than the {LARGEST_FILE / 1e6:g} MB that a policy may be")
-        content = tomllib.loads(text.decode())
-    except OSError as error:
-        raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from None
+        content = tomllib.loads(source.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"'{path}' is not TOML: {error}") from None
     unknown = sorted(content.keys() - {"transform"})

@@ -7,6 +7,7 @@ in it.
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +20,7 @@ from torchstone.core.contracts import Listing
 from torchstone.core.errors import DataError
 from torchstone.data.sources import texts
 from torchstone.data.sources.layout import settled
-from torchstone.data.sources.names import MAX_FILE
+from torchstone.data.sources.names import MAX_NAMES
 from torchstone.data.sources.trees import MAX_NOTES, Tree, opened, tree
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Cifar:
                 f"'{root}' is CIFAR's 'python version': pickles, which run code when they are opened",
                 hint=f"download {wanted} from https://www.cs.toronto.edu/~kriz/cifar.html",
             )
-        names = texts.lines(place.read(kind.names, MAX_FILE), kind.names)
+        names = texts.lines(place.read(kind.names, MAX_NAMES), kind.names)
         paths: list[str] = []
         parts: list[str | None] = []
         values: list[int] = []
@@ -111,13 +112,13 @@ class Cifar:
         place = tree(root)
         batch, _, name = path.partition("/")
         kind = _kind(place)
-        number = name.removesuffix(".png")
-        if kind is None or f"{batch}.bin" not in kind.parts or not number.isdecimal():
+        if kind is None or f"{batch}.bin" not in kind.parts:
             raise DataError(f"'{root}' holds no image '{path}'", hint="is it still CIFAR's binary version?")
         records = _records(place, f"{batch}.bin", kind)
-        if int(number) >= len(records):
-            raise DataError(f"'{batch}.bin' of '{root}' holds {len(records):,} images, not '{path}'")
-        planes = records[int(number), kind.label_bytes :].reshape(3, SIDE, SIDE)
+        number = texts.number_of(name, len(records))
+        if number is None:
+            raise DataError(f"'{batch}.bin' of '{root}' holds {len(records):,} images, and none is called '{name}'")
+        planes = records[number, kind.label_bytes :].reshape(3, SIDE, SIDE)
         buffer = BytesIO()
         Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0))).save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
@@ -137,7 +138,8 @@ def _pickled(place: Tree) -> _Kind | None:
 def _records(place: Tree, file: str, kind: _Kind) -> NDArray[np.uint8]:
     """uint8[n, label bytes + 3072]: a batch, read once a process."""
     status = Path(place.files([file])[0]).stat()
-    content = _content(place.root, file, status.st_size, status.st_mtime_ns)
+    with _one_reads:
+        content = _content(place.root, file, status.st_size, status.st_mtime_ns)
     size = kind.label_bytes + PIXEL_BYTES
     if not content or len(content) % size:
         raise DataError(
@@ -145,6 +147,10 @@ def _records(place: Tree, file: str, kind: _Kind) -> NDArray[np.uint8]:
             hint=f"download {kind.download} again",
         )
     return np.frombuffer(content, np.uint8).reshape(-1, size)
+
+
+_one_reads = threading.Lock()
+"""A cache alone would let every thread that finds it empty read the batch."""
 
 
 @lru_cache(maxsize=8)

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from torchstone.core.contracts import Listing
+from torchstone.core.errors import DataError
+from torchstone.data.sources import texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +37,11 @@ class Digits:
 
     def image(self, root: str, path: str) -> bytes:
         images, _ = _digits()
+        number = texts.number_of(path, len(images))
+        if number is None:
+            raise DataError(f"'{root}' holds {len(images):,} images, and none is called '{path}'")
         buffer = BytesIO()
-        Image.fromarray(images[int(path.removesuffix(".png"))]).save(buffer, "PNG")
+        Image.fromarray(images[number]).save(buffer, "PNG")
         return buffer.getvalue()
 
 

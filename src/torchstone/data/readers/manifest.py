@@ -19,18 +19,20 @@ from torchstone.data.findings import ITEMS_NAMED, count_of, name_a_few
 from torchstone.data.sources import rows as tables_of_rows
 from torchstone.data.sources import texts
 from torchstone.data.sources.layout import PART_OF_NAME, settled
-from torchstone.data.sources.names import MAX_FILE
+from torchstone.data.sources.names import MAX_NAMES
 from torchstone.data.sources.rows import PARQUET, TEXT_SUFFIXES, Rows
 from torchstone.data.sources.trees import FolderTree, Tree, is_safe, natural, opened, tree
+from torchstone.data.times import moment
 
 SUFFIXES = (*TEXT_SUFFIXES, PARQUET)
 
 NAMES = {
     "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img"),
-    "label": ("label", "class", "class_name", "category", "target", "label_name"),
+    "label": ("class_name", "label_name", "label", "class", "category", "target"),
     "part": ("split", "part", "set", "subset", "partition"),
     "group": ("group", "group_id", "patient", "patient_id", "subject", "subject_id", "video", "video_id"),
     "time": ("time", "timestamp", "datetime", "date", "taken"),
+    "decision": ("decision",),
 }
 """What each column may be called, whatever its case; of several the first counts."""
 
@@ -46,7 +48,8 @@ LOOKED_AT = 100
 
 class Manifest:
     """Paths are relative to the manifest's folder (an absolute one may lead into it): nothing outside is read.
-    Labels are names or numbers; numbers count the lines of a ``classes.txt`` beside, from 0, where there is one."""
+    Labels are names or numbers; numbers count the lines of a ``classes.txt`` beside, from 0, where there is one. Rows
+    whose ``decision`` is ``drop`` are passed over."""
 
     requires: ClassVar[tuple[str, ...]] = ("polars",)
     understands: ClassVar[str] = "a CSV, TSV, JSONL or Parquet table with columns path and label"
@@ -56,7 +59,7 @@ class Manifest:
 
     def listing(self, root: str) -> Listing:
         place, file = _place(root) or _gone(root)
-        rows = tables_of_rows.read(place, file)
+        rows = _not_dropped(tables_of_rows.read(place, file))
         found = {name: _column(rows, name) for name in NAMES}
         for name in ("path", "label"):
             if found[name] is None:
@@ -108,6 +111,14 @@ def _column(rows: Rows, name: str) -> Sequence[Any] | None:
     """The first column that goes by one of the names."""
     by_name = {column.strip().lower(): cells for column, cells in reversed(tuple(rows.columns.items()))}
     return next((by_name[alias] for alias in NAMES[name] if alias in by_name), None)
+
+
+def _not_dropped(rows: Rows) -> Rows:
+    """Without the rows that a column ``decision`` drops: a cleaned catalog that somebody has edited."""
+    decisions = _column(rows, "decision")
+    if decisions is None:
+        return rows
+    return rows.only([row for row, cell in enumerate(decisions) if str(cell).strip().lower() != "drop"])
 
 
 def _path(rows: Rows, row: int, cell: Any, place: Tree) -> str:
@@ -166,7 +177,7 @@ def _time(rows: Rows, row: int, cell: Any) -> str | None:
     if cell is None or cell == "":
         return None
     try:
-        time = cell if isinstance(cell, date) else datetime.fromisoformat(str(cell))
+        time = cell if isinstance(cell, date) else moment(str(cell))
         if not isinstance(time, datetime):
             time = datetime(time.year, time.month, time.day)
         return (time.astimezone(UTC) if time.tzinfo else time).isoformat()
@@ -218,7 +229,7 @@ def _classes(place: Tree, labels: Sequence[str], file: str) -> tuple[list[str], 
     name_of = {label: label for label in sorted(used, key=natural)}
     unused: list[str] = []
     if place.holds(CLASSES):
-        names = texts.lines(place.read(CLASSES, MAX_FILE), CLASSES)
+        names = texts.lines(place.read(CLASSES, MAX_NAMES), CLASSES)
         if len(set(names)) < len(names):
             raise DataError(f"'{CLASSES}' beside '{file}' holds a name twice", hint="a name a line, each once")
         by_number = {str(number): name for number, name in enumerate(names)}

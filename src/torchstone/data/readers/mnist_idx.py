@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gzip
 import struct
+import threading
 import zlib
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -18,6 +20,7 @@ from PIL import Image
 
 from torchstone.core.contracts import Listing
 from torchstone.core.errors import DataError
+from torchstone.data.sources import texts
 from torchstone.data.sources.trees import too_large
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 Stem = Literal["train", "t10k"]
 STEMS: tuple[Stem, ...] = ("train", "t10k")
 PART = {"train": "train", "t10k": "test"}
+Kind = Literal["images", "labels"]
+KINDS: dict[Kind, int] = {"images": 3, "labels": 1}
+"""Dimensions of each kind of file."""
 
 MAX_BYTES = 2**30
 """Of one file, decompressed; the largest known, EMNIST's 697,932 images, has half of it."""
@@ -37,9 +43,6 @@ class MnistIdx:
     requires: ClassVar[tuple[str, ...]] = ()
     understands: ClassVar[str] = "a folder of MNIST's idx files"
 
-    def __init__(self) -> None:
-        self._images: dict[tuple[str, str], NDArray[np.uint8]] = {}
-
     def accepts(self, root: str) -> bool:
         return any(_file(root, stem, "images") for stem in STEMS)
 
@@ -49,8 +52,7 @@ class MnistIdx:
         paths: list[str] = []
         parts: list[str | None] = []
         for stem in stems:
-            images = self._array(root, stem)
-            its_labels = _read(root, stem, "labels", dimensions=1)
+            images, its_labels = _array(root, stem, "images"), _array(root, stem, "labels")
             if len(images) != len(its_labels):
                 raise DataError(
                     f"'{root}' has {len(images):,} {stem} images and {len(its_labels):,} {stem} labels",
@@ -64,34 +66,52 @@ class MnistIdx:
             raise DataError(f"'{root}' holds images of {len(values)} class(es)", hint="two are needed to tell apart")
         index = {value: label for label, value in enumerate(values)}
         return Listing(
-            classes=tuple(map(str, values)), paths=paths, labels=[index[value] for value in labels], parts=parts
+            classes=tuple(map(str, values)),
+            paths=paths,
+            labels=[index[value] for value in labels],
+            parts=parts,
+            files=[str(_file(root, stem, kind)) for stem in stems for kind in KINDS],
         )
 
     def image(self, root: str, path: str) -> bytes:
         stem, _, name = path.partition("/")
+        if stem not in STEMS:
+            raise DataError(f"'{root}' holds no image '{path}'", hint="is it still a folder of idx files?")
+        images = _array(root, stem, "images")
+        number = texts.number_of(name, len(images))
+        if number is None:
+            raise DataError(f"'{root}' holds {len(images):,} {stem} images, and none is called '{name}'")
         buffer = BytesIO()
-        Image.fromarray(self._array(root, stem)[int(name.removesuffix(".png"))]).save(buffer, "PNG")
+        Image.fromarray(images[number]).save(buffer, "PNG")
         return buffer.getvalue()
 
-    def _array(self, root: str, stem: str) -> NDArray[np.uint8]:
-        """uint8[n, h, w], read once."""
-        if (root, stem) not in self._images:
-            self._images[root, stem] = _read(root, stem, "images", dimensions=3)
-        return self._images[root, stem]
 
-
-def _file(root: str, stem: str, kind: Literal["images", "labels"]) -> Path | None:
+def _file(root: str, stem: str, kind: Kind) -> Path | None:
     """The file, under one of the names it goes by."""
-    code = "idx3" if kind == "images" else "idx1"
+    code = f"idx{KINDS[kind]}"
     names = [f"{stem}-{kind}{mark}{code}-ubyte{end}" for mark in "-." for end in ("", ".gz")]
     return next((Path(root) / name for name in names if (Path(root) / name).is_file()), None)
 
 
-def _read(root: str, stem: str, kind: Literal["images", "labels"], dimensions: int) -> NDArray[np.uint8]:
-    """The array in an idx file; a DataError says what does not fit."""
+def _array(root: str, stem: str, kind: Kind) -> NDArray[np.uint8]:
+    """uint8[n, h, w] or uint8[n]: an idx file, read once a process and again when it has changed."""
     path = _file(root, stem, kind)
     if path is None:
-        raise DataError(f"'{root}' has {stem} images and no {stem} labels", hint=f"add {stem}-labels-idx1-ubyte.gz")
+        other = "labels" if kind == "images" else "images"
+        raise DataError(f"'{root}' has {stem} {other} and no {stem} {kind}", hint=f"add the file of {stem} {kind}")
+    status = path.stat()
+    with _one_reads:
+        return _read(path, kind, status.st_size, status.st_mtime_ns)
+
+
+_one_reads = threading.Lock()
+"""A cache alone would let every thread that finds it empty read the file."""
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, kind: Kind, *stamp: int) -> NDArray[np.uint8]:  # noqa: ARG001 - the stamp is part of the key
+    """The array in an idx file; a DataError says what does not fit."""
+    dimensions = KINDS[kind]
     hint = "copy or download it again"
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -92,10 +94,14 @@ def _origin(root: str, changed: int) -> tuple[str, Reader]:  # noqa: ARG001
 
 def _files(root: str, paths: list[str]) -> list[str]:
     """The catalog, and the files that the images are read from."""
-    origin, _ = _origin(root, Path(root).stat().st_mtime_ns)
+    origin, reader = _origin(root, Path(root).stat().st_mtime_ns)
     place = Path(origin)
     beside = place if place.is_dir() else place.parent
-    return [root, origin, *(str(beside / path) for path in paths)]
+    read_from: Sequence[str] = ()
+    if place.is_dir() and not (beside / paths[0]).is_file():  # many in one file, or cut out of pictures
+        with contextlib.suppress(DataError, OSError):
+            read_from = reader.listing(origin).files
+    return [root, origin, *(read_from or (str(beside / path) for path in paths))]
 
 
 def _column(table: pl.DataFrame, name: str) -> list[str | None]:

@@ -52,7 +52,7 @@ class Voc:
 
     def accepts(self, root: str) -> bool:
         place = opened(root)
-        return place is not None and any(_bases(place))
+        return place is not None and next(_bases(place), None) is not None  # the root itself is ""
 
     def listing(self, root: str) -> Listing:
         place = tree(root)

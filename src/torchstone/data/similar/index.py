@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +40,12 @@ PROBES = 8
 
 BLOCK = 16_384
 """Pictures looked up at once."""
+
+PRODUCTS = 2**20
+"""Scalar products held at once by each thread, so that memory does not depend on how the pictures fall into cells."""
+
+WIDEST = 2**15
+"""Pictures of one cell that are compared with at once."""
 
 
 def candidates(thumbnails: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.int64]:
@@ -91,9 +99,7 @@ class _Cells:
             [addresses(thumbnails[rows[start : start + BLOCK]]).astype(np.float16) for start in _blocks(len(rows))]
         )
         self.centres = _centres(plain)
-        cells = np.concatenate(
-            [(plain[start : start + BLOCK] @ self.centres.T).argmax(axis=1) for start in _blocks(len(rows))]
-        )
+        cells = _nearest(plain, self.centres)
         order = np.argsort(cells, kind="stable")
         self.rows = rows[order]
         self.addresses = plain[order]
@@ -106,26 +112,56 @@ class _Cells:
     def _lookup(self, rows: NDArray[np.intp], trimmed: float, mirrored: bool) -> NDArray[np.int64]:
         wanted = addresses(self.thumbnails[rows], trimmed, mirrored)
         probes = min(PROBES, len(self.centres))
-        cells = np.argpartition(wanted @ self.centres.T, -probes, axis=1)[:, -probes:].ravel()
+        steps = _steps(len(wanted), len(self.centres))
+        nearest = [np.argpartition(wanted[step] @ self.centres.T, -probes, axis=1)[:, -probes:] for step in steps]
+        cells = np.concatenate(nearest).ravel()
         order = np.argsort(cells, kind="stable")
         bounds = np.searchsorted(cells[order], np.arange(len(self.centres) + 1))
-        askers, others, near = [], [], []
-        for cell in np.flatnonzero((np.diff(bounds) > 0) & (np.diff(self.starts) > 0)):
-            asking = order[bounds[cell] : bounds[cell + 1]] // probes
-            inside = slice(self.starts[cell], self.starts[cell + 1])
-            cosines = wanted[asking] @ self.addresses[inside].astype(np.float32).T
-            asker, other = np.nonzero(cosines >= NEAR)
-            askers.append(asking[asker])
-            others.append(self.rows[inside][other])
-            near.append(cosines[asker, other])
-        if not askers:
-            return np.empty(0, np.int64)
-        asker, other, cosine = np.concatenate(askers), np.concatenate(others), np.concatenate(near)
-        best = _best(asker, np.where(rows[asker] == other, -1, cosine))
-        one, other = rows[asker[best]], other[best]
-        apart = one != other
-        low, high = np.minimum(one, other)[apart], np.maximum(one, other)[apart]
+        hits = [
+            self._in_cell(cell, rows, wanted, order[bounds[cell] : bounds[cell + 1]] // probes)
+            for cell in np.flatnonzero((np.diff(bounds) > 0) & (np.diff(self.starts) > 0))
+        ]
+        best = _Hits.joined(hits).best()
+        one, other = rows[best.asker], best.other
+        low, high = np.minimum(one, other), np.maximum(one, other)
         return (low.astype(np.int64) * len(self.thumbnails) + high) * 2 + mirrored
+
+    def _in_cell(
+        self, cell: np.intp, rows: NDArray[np.intp], wanted: NDArray[np.float32], asking: NDArray[np.intp]
+    ) -> _Hits:
+        """The nearest in one cell for each of those that are ``asking`` (places in ``rows``)."""
+        found = []
+        for start in range(self.starts[cell], self.starts[cell + 1], WIDEST):
+            inside = slice(start, min(start + WIDEST, self.starts[cell + 1]))
+            theirs, others = self.addresses[inside].astype(np.float32).T, self.rows[inside]
+            for step in _steps(len(asking), theirs.shape[1]):
+                cosines = wanted[asking[step]] @ theirs
+                asker, other = np.nonzero(cosines >= NEAR)
+                hits = _Hits(asking[step][asker], others[other], cosines[asker, other])
+                found.append(hits.at(rows[hits.asker] != hits.other).best())
+        return _Hits.joined(found).best()
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """Who asked, what is near it, and how near: arrays of one length."""
+
+    asker: NDArray[np.intp]
+    other: NDArray[np.intp]
+    cosine: NDArray[np.float32]
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Hits]) -> _Hits:
+        empty = cls(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.float32))
+        columns = ([getattr(part, field.name) for part in (empty, *parts)] for field in fields(cls))
+        return cls(*map(np.concatenate, columns))
+
+    def at(self, places: NDArray[Any]) -> _Hits:
+        return _Hits(self.asker[places], self.other[places], self.cosine[places])
+
+    def best(self) -> _Hits:
+        """The ``MOST`` nearest of each asker."""
+        return self.at(_best(self.asker, self.cosine))
 
 
 def _best(groups: NDArray[np.intp], values: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -143,13 +179,24 @@ def _centres(vectors: NDArray[np.float16], rounds: int = 8) -> NDArray[np.float3
     sample = vectors[np.sort(random.permutation(len(vectors))[: 32 * count])].astype(np.float32)
     centres = sample[np.sort(random.permutation(len(sample))[:count])]
     for _ in range(rounds):
-        nearest = np.concatenate([(sample[at : at + BLOCK] @ centres.T).argmax(axis=1) for at in _blocks(len(sample))])
+        nearest = _nearest(sample, centres)
         order = np.argsort(nearest, kind="stable")
         there, first = np.unique(nearest[order], return_index=True)
         sums = np.add.reduceat(sample[order], first, axis=0)
         centres = centres.copy()
         centres[there] = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
     return centres
+
+
+def _nearest(vectors: NDArray[Any], centres: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Which centre is nearest to each."""
+    return np.concatenate([(vectors[step] @ centres.T).argmax(axis=1) for step in _steps(len(vectors), len(centres))])
+
+
+def _steps(size: int, width: int) -> list[slice]:
+    """``size`` rows cut so that each piece times ``width`` is no more than ``PRODUCTS``."""
+    step = max(1, min(BLOCK, PRODUCTS // max(1, width)))
+    return [slice(start, start + step) for start in range(0, size, step)]
 
 
 def _blocks(size: int) -> range:

@@ -63,7 +63,9 @@ def understood() -> str:
 def _refusal(source: str, path: Path) -> DataError:
     """Why no reader takes it, and what was probably meant."""
     if path.is_file():
-        return DataError(f"'{source}' is a file of no kind that is read", hint=f"unpack it; {understood()}")
+        return DataError(
+            f"'{source}' is a file of no kind that is read", hint=f"unpack an archive, name the folder of an image; {understood()}"
+        )
     if path.exists():
         return DataError(f"'{source}' is nothing that a reader takes", hint=understood())
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -95,10 +95,13 @@ def image(place: Tree, path: str) -> bytes:
 
 
 def number(text: object) -> float:
-    """A coordinate from outside; a ValueError for what is no finite number."""
-    value = float(text)  # type: ignore[arg-type] - TypeError is the caller's, too
+    """A coordinate from outside; a TypeError or ValueError for what is no finite number."""
+    try:
+        value = float(text)  # type: ignore[arg-type] - the TypeError is meant
+    except OverflowError:  # a whole number of hundreds of digits
+        value = math.inf
     if not abs(value) <= LARGEST:
-        raise ValueError(f"{text} is no coordinate")
+        raise ValueError(f"{str(text)[:20]} is no coordinate")
     return value
 
 

@@ -19,8 +19,8 @@ from torchstone.data.sources.trees import Tree
 
 FILES = ("classes.txt", "LOC_synset_mapping.txt", "synset_words.txt", "words.txt", "imagenet_class_index.json")
 
-MAX_FILE = 64 * 2**20
-"""Bytes; WordNet's own list of all its nouns has 2.6 million."""
+MAX_NAMES = 64 * 2**20
+"""Bytes of a file of names; WordNet's own list of all its nouns has 2.6 million."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def naming(tree: Tree, folders: Sequence[str]) -> Naming:
 
 
 def _lines(tree: Tree, file: str) -> list[str]:
-    content = tree.read(file, MAX_FILE)
+    content = tree.read(file, MAX_NAMES)
     if not file.endswith(".json"):
         return texts.lines(content, file)
     hint = 'its form is {"0": ["n01440764", "tench"], …}; or take it away'

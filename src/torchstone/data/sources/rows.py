@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ class Rows:
     def at(self, row: int) -> str:
         """``line 12 of 'labels.csv'``."""
         return f"{self.unit} {self.places[row]:,} of '{self.where}'"
+
+    def only(self, kept: Sequence[int]) -> Rows:
+        """These rows alone."""
+        columns = {name: [cells[row] for row in kept] for name, cells in self.columns.items()}
+        return replace(self, columns=columns, places=[self.places[row] for row in kept])
 
 
 def read(tree: Tree, path: str) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from torchstone.core.errors import DataError
@@ -19,6 +20,13 @@ def text(content: bytes, where: str) -> str:
 def lines(content: bytes, where: str) -> list[str]:
     """The lines that are not empty, without what surrounds them."""
     return [line.strip() for line in text(content, where).splitlines() if line.strip()]
+
+
+def number_of(name: str, count: int) -> int | None:
+    """The number in ``00012.png``, None where it is no name of one of ``count`` images that lie in one file."""
+    found = re.fullmatch(r"([0-9]{1,12})\.png", name)
+    number = int(found[1]) if found else count
+    return number if number < count else None
 
 
 def json_value(written: str, where: str, hint: str) -> Any:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -23,12 +23,11 @@ from torchstone.data.catalog import fingerprint
 from torchstone.data.findings import count_of, name_a_few
 from torchstone.data.split import cut
 from torchstone.data.split.cut import CODE
-from torchstone.data.units import Units, units
+from torchstone.data.split.cut import By as By
+from torchstone.data.units import Units, look_alikes, units
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-By = Literal["quota", "hash", "time"]
 
 CHECK = "split"
 """The name under which findings of the split are stored."""
@@ -36,10 +35,16 @@ CHECK = "split"
 HELD_OUT: tuple[Part, ...] = ("test", "val")
 """The parts that a source can bring with it. What stands in two of them belongs to the first."""
 
+LINEAGE = "lineage"
+"""Field of the table's header: see ``_lineage``."""
+
 CALIB_IMAGES = 300
 """Calibration gains nothing from more."""
 
 NAMES: dict[int, Part] = {code: part for part, code in CODE.items()}
+
+LEFT_OUT = -1
+"""The code of images that an earlier split knew and gave no part."""
 
 
 def split(
@@ -53,8 +58,8 @@ def split(
     by: By = "quota",
     previous: Path | None = None,
 ) -> Split:
-    """Write ``split.parquet`` (item, part, sha256) and ``split.json``; what was noticed joins ``findings.json`` in
-    ``out_dir``.
+    """Write ``split.parquet`` (item, part, sha256; the part is null for an image that is left out) and ``split.json``;
+    what was noticed joins ``findings.json`` in ``out_dir``.
 
     ``test_fraction`` is of all images and counts only where the source has no test part; the other fractions are of
     the images that are not test. Every part gets at least one image of each class. ``by`` says how units find a part:
@@ -62,13 +67,14 @@ def split(
     - ``quota``: each class is shared out by count, within one image (one unit) of the fractions; calib is limited to
       ``CALIB_IMAGES``. Exact shares need all images together, so that others move when images are added – unless
       ``previous`` is given.
-    - ``hash``: from the unit's own key (``data.units``) and the seed alone, the same in any company; shares hold within
-      sampling error, and calib has no limit. It can move when other images of the same picture join it.
+    - ``hash``: from the unit's own key (``data.units``) and the seed alone, the same in any company unless a copy joins
+      or leaves it; shares hold within sampling error, and calib has no limit.
     - ``time``: the newest are test, then val, the oldest train (``cut.by_time``).
 
     ``previous`` is the ``split.parquet`` of an earlier version of the data. Images that were in it, told by their
     pixels, stay where they were, and the new ones fill the shares. Of pictures that are newly found equal across two of
-    its parts, the copy in the weaker part (train, calib, val, test) is dropped, never moved.
+    its parts, the copy in the weaker part (train, calib, val, test) is dropped, never moved. What an earlier split left
+    out stays out.
 
     Images of the source's train part that show what stands in its test (or val) part, too, are dropped from train: they
     are in no part, and a finding (check ``split``) counts them. Raises a DataError when a class has fewer different
@@ -78,7 +84,7 @@ def split(
         test_fraction=test_fraction, val_fraction=val_fraction, calib_fraction=calib_fraction, by=by, previous=previous
     )
     table, _ = tables.read(catalog.table)
-    joined = units(table, seed, CHECK)
+    joined = units(table, seed, CHECK, look_alikes(catalog, table))
     claims = _claims(table, joined, previous)
     in_play, classes = claims.in_play, catalog.classes
     labels = table["label"].to_numpy().astype(np.intp)
@@ -96,7 +102,7 @@ def split(
     _check_presence(classes, parts, labels, shares, by)
     reported.replace(out_dir, CHECK, _noticed(table, joined, claims, parts))
     header = {"seed": seed, "by": by, "fractions": [test_fraction, val_fraction, calib_fraction]}
-    return _write(out_dir, table, parts, header)
+    return _write(out_dir, table, parts, {**header, LINEAGE: _lineage(previous)})
 
 
 def items_of(split: Split, part: Part) -> list[str]:
@@ -132,16 +138,37 @@ def check_options(
 
 
 def goes_on_from(
-    place: Path, *, seed: int, by: By, test_fraction: float, val_fraction: float = 0.1, calib_fraction: float = 0.05
+    place: Path,
+    *,
+    seed: int,
+    by: By,
+    test_fraction: float,
+    val_fraction: float = 0.1,
+    calib_fraction: float = 0.05,
+    named: Path | None = None,
 ) -> Path | None:
-    """The ``split.parquet`` in ``place`` if it was made with these options, so that a new version of the data keeps its
-    images where they were. None by time: there, newer images must push the cuts on."""
+    """The ``split.parquet`` from which a new version of the data keeps its images where they were: that in ``place`` if
+    it was made with these options and, where an earlier split is ``named``, went on from that one itself; else
+    ``named``. None by time: there, newer images must push the cuts on."""
     path = place / "split.parquet"
     if by == "time" or not path.exists():
-        return None
-    header = tables.read(path)[1]
+        return named
+    header = tables.header(path)
     asked = {"seed": seed, "by": by, "fractions": [test_fraction, val_fraction, calib_fraction]}
-    return path if header == asked else None
+    if any(header.get(name) != value for name, value in asked.items()):
+        return named
+    known = {row["sha256"] for row in header.get(LINEAGE, [])}
+    return path if named is None or files.sha256(named) in known else named
+
+
+def _lineage(previous: Path | None) -> list[dict[str, Any]]:
+    """The splits that a split on ``previous`` comes from, the first one first: the ``sha256`` of each file, and its
+    ``test`` fingerprint where that is known."""
+    if previous is None:
+        return []
+    header = tables.header(previous)
+    one = {"sha256": files.sha256(previous), "test": header.get("test")}
+    return [*header.get(LINEAGE, []), one]
 
 
 @dataclass(frozen=True)
@@ -153,7 +180,8 @@ class _Claims:
     owner: NDArray[np.int8]
     """int8[rows]: the source's held-out part that its unit belongs to."""
     earlier: NDArray[np.int8]
-    """int8[rows]: the part in the earlier split, as far as the source does not say otherwise."""
+    """int8[rows]: the part in the earlier split, as far as the source does not say otherwise; ``LEFT_OUT`` for what it
+    left out."""
     kept: NDArray[np.int8]
     """int8[units]: the strongest of the unit's earlier parts."""
     in_play: NDArray[np.bool_]
@@ -171,7 +199,7 @@ def _claims(table: Any, joined: Units, previous: Path | None) -> _Claims:
     owner = joined.largest(np.where(held_out, own, 0).astype(np.int8))[joined.of_row]
     earlier = np.zeros_like(own) if previous is None else _earlier(previous, table)
     earlier[(owner > 0) | np.isin(earlier, np.unique(own[held_out]))] = 0
-    kept = joined.largest(earlier)
+    kept = np.maximum(joined.largest(earlier), 0)
     in_play = (owner == 0) & ((earlier == 0) | (earlier == kept[joined.of_row]))
     return _Claims(own, owner, earlier, kept, in_play)
 
@@ -182,18 +210,21 @@ def _codes(parts: Any) -> NDArray[np.int8]:
 
 
 def _earlier(previous: Path, table: Any) -> NDArray[np.int8]:
-    """The part of each row in an earlier split, 0 where its pixels were not in it."""
+    """The part of each row in an earlier split: 0 where its pixels were not in it, ``LEFT_OUT`` where they were in none
+    of its parts."""
     before, _ = tables.read(previous)
     if not {"part", "sha256"} <= set(before.columns):
         raise ArtifactError(
             f"'{previous}' is not a split: it lacks the columns part, sha256", hint="name a split.parquet"
         )
-    codes = tables.frame({"sha256": before["sha256"], "code": _codes(before["part"])})
+    found = _codes(before["part"])
+    found[found == 0] = LEFT_OUT
+    codes = tables.frame({"sha256": before["sha256"], "code": found})
     if not (codes["code"] > 0).any():
         raise ArtifactError(f"'{previous}' gives no image a part", hint="name a split.parquet")
     of_pixels = codes.group_by("sha256").max()
-    found = table.select("sha256").join(of_pixels, on="sha256", how="left", maintain_order="left")
-    return found["code"].fill_null(0).to_numpy().astype(np.int8)
+    joined = table.select("sha256").join(of_pixels, on="sha256", how="left", maintain_order="left")
+    return joined["code"].fill_null(0).to_numpy().astype(np.int8)
 
 
 def _newest(table: Any, joined: Units, in_play: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -281,7 +312,10 @@ def _noticed(table: Any, joined: Units, claims: _Claims, parts: NDArray[np.int8]
     owned = claims.owner > 0
     yield from _left_out(table, owned & (claims.own != claims.owner), claims.own, claims.owner, "the source's")
     lost = ~owned & ~claims.in_play
-    yield from _left_out(table, lost, claims.earlier, claims.kept[joined.of_row], "the earlier split's")
+    stronger = claims.kept[joined.of_row]
+    yield from _left_out(table, lost & (stronger > 0), claims.earlier, stronger, "the earlier split's")
+    if (still := lost & (stronger == 0)).any():
+        yield _still_left_out(table, still)
     if claims.earlier.any():
         yield _went_on(claims.in_play, claims.earlier > 0, parts)
 
@@ -303,6 +337,19 @@ def _left_out(
         )
 
 
+def _still_left_out(table: Any, lost: NDArray[np.bool_]) -> Finding:
+    """What the earlier split left out for the sake of images that are gone by now."""
+    items = tuple(sorted(table["item"].gather(np.flatnonzero(lost)).to_list()))
+    return Finding(
+        check=CHECK,
+        severity="warning",
+        message=f"left out, as by the earlier split: {count_of(len(items), 'image')} ({name_a_few(items)})",
+        hint="they showed what stood in another part; to use them, split anew, under another --name or --out",
+        items=items,
+        evidence={"images": len(items)},
+    )
+
+
 def _went_on(in_play: NDArray[np.bool_], there: NDArray[np.bool_], parts: NDArray[np.int8]) -> Finding:
     """What became of an earlier split; of the images in play, those that were ``there`` are kept."""
     kept = in_play & there
@@ -317,23 +364,24 @@ def _went_on(in_play: NDArray[np.bool_], there: NDArray[np.bool_], parts: NDArra
 
 
 def _write(out_dir: Path, table: Any, parts: NDArray[np.int8], header: dict[str, Any]) -> Split:
-    """Store the table sorted by item, and describe it."""
-    used = np.flatnonzero(parts)
-    rows = table.select("item", "sha256", "label")[used]
-    named = tables.frame(
-        {"item": rows["item"], "part": [NAMES[code] for code in parts[used]], "sha256": rows["sha256"]}
-    )
-    path = out_dir / "split.parquet"
-    tables.write(path, named.sort("item"), header)
+    """Store the table sorted by item, and describe it. What is left out is in it, too, without a part: a later split
+    must know it, or it would come back as a new image, and into any part."""
     prints = {}
     for part in PARTS:
-        its_rows = rows[np.flatnonzero(parts[used] == CODE[part])]
+        its_rows = table.select("sha256", "label")[np.flatnonzero(parts == CODE[part])]
         prints[part] = fingerprint(its_rows["sha256"], its_rows["label"])
+    named = tables.frame(
+        {"item": table["item"], "part": [NAMES.get(code) for code in parts.tolist()], "sha256": table["sha256"]},
+        schema={"part": str},
+    )
+    path = out_dir / "split.parquet"
+    tables.write(path, named.sort("item"), {**header, "test": prints["test"]})
     value = Split(
         seed=header["seed"],
         sizes={part: int((parts == CODE[part]).sum()) for part in PARTS},
         fingerprint=files.digest(prints),
         test_fingerprint=prints["test"],
+        earlier_tests=tuple(dict.fromkeys(row["test"] for row in header[LINEAGE] if row["test"])),
         table=path,
     )
     value.save(out_dir / "split.json")  # last: where it is, the rest is there, too

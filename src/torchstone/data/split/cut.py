@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from torchstone.core.errors import DataError
 from torchstone.core.values import Part
+from torchstone.data import times as clock
 from torchstone.data.findings import count_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+By = Literal["quota", "hash", "time"]
+
+DESCRIPTION = (
+    "quota: exact shares; hash: an image's part for ever, unless a copy joins or leaves it; time: the newest are test"
+)
 
 CODE: dict[Part, int] = {"train": 1, "calib": 2, "val": 3, "test": 4}
 """Numbers of the parts, the weakest first: a picture that is claimed by two parts belongs to the larger. 0: none."""
@@ -129,12 +136,12 @@ def by_time(pool: Pool, shares: Mapping[Part, float], classes: int, newest: NDAr
 
 
 def seconds(times: Iterable[str], items: Iterable[str]) -> NDArray[np.float64]:
-    """Seconds since 1970 of ISO 8601 times; a year or a month alone is its beginning, a time without a zone is UTC.
-    A DataError names the first item whose time is none."""
+    """Seconds since 1970 of times (``times.moment``); one without a zone is UTC. A DataError names the
+    first item whose time is none."""
     found = []
     for text, item in zip(times, items, strict=True):
         try:
-            moment = datetime.fromisoformat(text + {4: "-01-01", 7: "-01"}.get(len(text), ""))
+            moment = clock.moment(text)
         except ValueError:
             raise DataError(
                 f"the time of '{item}' is '{text}', which is not ISO 8601", hint="2026-11-22 or 2026-11-22T05:45:00Z"
