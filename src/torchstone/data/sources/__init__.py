@@ -64,7 +64,8 @@ def _refusal(source: str, path: Path) -> DataError:
     """Why no reader takes it, and what was probably meant."""
     if path.is_file():
         return DataError(
-            f"'{source}' is a file of no kind that is read", hint=f"unpack an archive, name the folder of an image; {understood()}"
+            f"'{source}' is a file of no kind that is read",
+            hint=f"unpack an archive, name the folder of an image; {understood()}",
         )
     if path.exists():
         return DataError(f"'{source}' is nothing that a reader takes", hint=understood())
