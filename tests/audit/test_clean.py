@@ -94,7 +94,7 @@ def test_stored_findings_name_the_first_items_and_the_marks_name_all(tmp_path: P
     many = Finding(
         check="unreadable", severity="warning", message="many", items=items, decision="drop",
         scores=tuple(map(float, range(100))), suggested=tuple(map(str, range(100))),
-        groups=tuple(items[start : start + 50] for start in (0, 50)) * 20,
+        groups=tuple(items[start : start + 50] for start in (0, 50)) * 30,
         evidence={"images": 100, "reasons": {item: f"for {item}" for item in items}},
     )  # fmt: skip
     few = Finding(check="imbalance", severity="info", message="few")

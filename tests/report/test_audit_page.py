@@ -109,7 +109,8 @@ def test_the_file_holds_everything_and_is_light(catalog: Catalog, findings: list
     assert "script" not in text
 
 
-def test_many_items_are_cut_and_counted(catalog: Catalog) -> None:
+def test_many_items_are_cut_and_counted(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_page, "PICTURES", 12)
     items = tuple(f"train/dog/{number}.png" for number in range(20))
     finding = Finding(
         check="outliers", severity="warning", message="x: y", items=items, hint="look", evidence={"images": 1234}

@@ -13,6 +13,7 @@ from torchstone.audit import clean, features
 from torchstone.core import files, registry, tables
 from torchstone.core.errors import ArtifactError, ConfigError, DataError, UserError
 from torchstone.core.values import Catalog
+from torchstone.data.findings import ITEMS_NAMED
 from torchstone.stages import audit as stage
 from torchstone.stages.audit import Audit
 
@@ -199,13 +200,13 @@ def test_a_source_that_can_no_longer_be_read_keeps_the_last_audit(images: Path, 
 
 
 def test_the_marks_name_every_item(images: Path, runs: Path) -> None:
-    for number in range(30):
+    for number in range(60):
         (images / "cat" / f"broken{number}.jpg").write_bytes(b"nonsense")
     found = audited(images, runs)
     unreadable = next(finding for finding in found.findings if finding.check == "unreadable")
-    assert (len(unreadable.items), unreadable.evidence["images"]) == (20, 30)
+    assert (len(unreadable.items), unreadable.evidence["images"]) == (ITEMS_NAMED, 60)
     marks, _ = tables.read(found.directory / clean.MARKS)
-    assert marks["check"].to_list().count("unreadable") == 30
+    assert marks["check"].to_list().count("unreadable") == 60
 
 
 def test_without_the_networks_package_the_rest_is_checked_and_it_is_said(

@@ -10,7 +10,7 @@ from torchstone.core.values import Finding
 
 FILE = "findings.json"
 
-ITEMS_NAMED = 20
+ITEMS_NAMED = 48
 """Items that a finding about many images lists."""
 
 

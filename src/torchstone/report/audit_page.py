@@ -18,9 +18,9 @@ from torchstone.data.preprocess import decode
 from torchstone.report import pictures
 from torchstone.report.page import environment
 
-PICTURES = 12
+PICTURES = 48
 """Images shown of a finding without groups."""
-GROUPS, GROUP = 8, 4
+GROUPS, GROUP = 12, 4
 """Groups shown of a finding, and images of each."""
 BARS = 30
 """Classes of which the page shows the number of images."""
@@ -106,6 +106,7 @@ class AuditPage:
     parts: list[tuple[str, int]]
     sizes: str
     note: str | None
+    cleaned: bool
     command: str | None
     """What writes the cleaned catalog."""
 
@@ -113,14 +114,18 @@ class AuditPage:
         return [section for section in self.sections if section.finding.severity == severity]
 
 
-def write(catalog: Catalog, findings: Sequence[Finding], path: Path, *, command: str | None = None) -> None:
+def write(
+    catalog: Catalog, findings: Sequence[Finding], path: Path, *, command: str | None = None, cleaned: bool = False
+) -> None:
     """Write the page of these findings (as stored, with their first items). Images that can no longer be read are
-    named instead of shown; ``command`` is what writes the cleaned catalog."""
-    page = gather(catalog, findings, command=command)
+    named instead of shown; ``command`` is what writes the cleaned catalog, or with ``cleaned``, what uses it."""
+    page = gather(catalog, findings, command=command, cleaned=cleaned)
     files.write_text(path, environment().get_template("audit.html.j2").render(page=page, severities=SEVERITIES))
 
 
-def gather(catalog: Catalog, findings: Sequence[Finding], *, command: str | None = None) -> AuditPage:
+def gather(
+    catalog: Catalog, findings: Sequence[Finding], *, command: str | None = None, cleaned: bool = False
+) -> AuditPage:
     """The contents of the page."""
     table, _ = tables.read(catalog.table)
     wanted = list(dict.fromkeys(item for finding in findings for item in _shown(finding)))
@@ -141,6 +146,7 @@ def gather(catalog: Catalog, findings: Sequence[Finding], *, command: str | None
         sizes=_sizes(table),
         note=note,
         command=command,
+        cleaned=cleaned,
     )
 
 

@@ -68,8 +68,9 @@ def audit(
         features, missing = _features(catalog, runs / "cache" if out is None else place / "cache", quick)
         noticed = run_checks(catalog, [*reported.load(place / "data"), *missing], features=features)
         cleaning.store(noticed, place)
-        audit_page.write(catalog, reported.load(place), place / PAGE, command=_fixing(source, out))
         cleaned = cleaning.clean(catalog, place) if fix else None
+        command = shlex.join(["torchstone", "run", str(cleaned.path)]) if cleaned else _fixing(source, out)
+        audit_page.write(catalog, reported.load(place), place / PAGE, command=command, cleaned=cleaned is not None)
         return Audit(directory=place, catalog=catalog, findings=tuple(reported.load(place)), cleaned=cleaned)
 
 

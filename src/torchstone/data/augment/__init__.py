@@ -83,7 +83,7 @@ which is wrong for digits, text and signs, so they are never chosen by themselve
 MIRRORING = tuple(name for name, policy in POLICIES.items() if policy and policy.flip)
 DESCRIPTION = (
     f"how training images are varied: {', '.join(POLICIES)} ({' and '.join(MIRRORING)} mirror them: not for digits, "
-    "text, signs), a TOML file of torchvision transforms, or file.py:function"
+    "text, signs; strong turns them, too), a TOML file of torchvision transforms, or file.py:function"
 )
 
 
