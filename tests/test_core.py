@@ -297,3 +297,9 @@ def test_the_answer_and_the_talk_go_to_different_places(capsys: pytest.CaptureFi
     finally:
         console.be_quiet(False)
     assert capsys.readouterr().err == ""
+
+
+def test_long_work_leaves_lines_in_a_log(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "LOG_SECONDS", -1.0)
+    assert list(console.track(iter("abc"), "reading", 3)) == ["a", "b", "c"]
+    assert capsys.readouterr().err == "reading: 0 of 3\nreading: 1 of 3\nreading: 2 of 3\n"

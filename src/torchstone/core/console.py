@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 ItemT = TypeVar("ItemT")
 _quiet = False
+
+LOG_SECONDS = 30.0
+"""From one line to the next, where progress goes to a log."""
 
 
 def be_quiet(quiet: bool = True) -> None:
@@ -28,11 +32,21 @@ def say(message: str) -> None:
 
 
 def track(items: Iterable[ItemT], description: str, total: int | None = None) -> Iterator[ItemT]:
-    """``items``, with a progress bar where a person watches and silence where nobody does."""
+    """``items``, with a progress bar in a terminal, and a line now and then (LOG_SECONDS) in a log."""
     console = stderr()
     if _quiet or not console.is_terminal:
-        yield from items
+        yield from _logged(items, description, total)
         return
     from rich.progress import track as rich_track
 
     yield from rich_track(items, description, total=total, console=console, transient=True)
+
+
+def _logged(items: Iterable[ItemT], description: str, total: int | None) -> Iterator[ItemT]:
+    """``items``, and how far it is, where that takes long."""
+    last = time.monotonic()
+    for done, item in enumerate(items):
+        if time.monotonic() - last > LOG_SECONDS:
+            say(f"{description}: {done:,}" + (f" of {total:,}" if total else ""))
+            last = time.monotonic()
+        yield item

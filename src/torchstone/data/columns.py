@@ -12,13 +12,10 @@ import numpy as np
 from torchstone.core import tables
 from torchstone.core.contracts import Listing
 from torchstone.data import measure, similar
-from torchstone.data.preprocess import decode_noting, default_preprocess
+from torchstone.data.preprocess import UPRIGHT, decode_noting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-UPRIGHT = default_preprocess(1)
-"""The catalog's hashes are of whole images, so that of a ``Preprocess`` only the rules of decoding matter here."""
 
 DIGEST_BYTES = 32
 

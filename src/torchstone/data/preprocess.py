@@ -223,3 +223,7 @@ def _resized_by_torch(
     planes = torch.from_numpy(array[None]).permute(0, 3, 1, 2)  # seen as planes; in memory, colours stay side by side
     resized = torch.nn.functional.interpolate(planes, target[::-1], mode=interpolation, antialias=True)
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy()[top:bottom, left:right])
+
+
+UPRIGHT = default_preprocess(1)
+"""For whoever wants whole pictures: only the rules of decoding matter of it."""

@@ -12,9 +12,8 @@ import numpy as np
 from torchstone.core import files, registry, tables
 from torchstone.core.errors import DataError, UserError
 from torchstone.core.values import SEVERITIES, Catalog, Finding, Severity
-from torchstone.data.columns import UPRIGHT
 from torchstone.data.parallel import in_order
-from torchstone.data.preprocess import decode
+from torchstone.data.preprocess import UPRIGHT, decode
 from torchstone.report import pictures
 from torchstone.report.page import environment
 

@@ -19,7 +19,7 @@ from torchstone.core.contracts import Box, Listing
 from torchstone.core.errors import DataError
 from torchstone.core.values import Finding
 from torchstone.data.findings import ITEMS_NAMED, count_of, name_a_few
-from torchstone.data.preprocess import decode, default_preprocess
+from torchstone.data.preprocess import UPRIGHT, decode
 from torchstone.data.sources.layout import settled
 from torchstone.data.sources.trees import Tree, natural
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 LARGEST = 1e7
 """Pixels: no picture is so large, and arithmetic on such coordinates stays exact."""
-
-UPRIGHT = default_preprocess(1)
-"""Only the rules of decoding matter: a box is cut from the upright picture at its own size."""
 
 
 class Drawn(NamedTuple):

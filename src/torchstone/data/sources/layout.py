@@ -131,7 +131,8 @@ def _classes(walk: _Walk, places: list[str]) -> list[str]:
         raise DataError(
             f"'{root}' holds no images in class folders"
             + (f"; ignored there: {name_a_few(as_text(path) for path in walk.ignored)}" if walk.ignored else ""),
-            hint="put the images of each class into a folder named after it: DATA/cat/1.jpg, DATA/dog/2.jpg",
+            hint="put the images of each class into a folder named after it (DATA/cat/1.jpg, DATA/dog/2.jpg), or list "
+            "them in a CSV file with the columns path and label",
         )
     for place in places:
         lacking = [name for name in classes if not walk.classes_of[place].get(name)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from torchstone.core import files, tables
+from torchstone.core import console, files, tables
 from torchstone.core.errors import ArtifactError, ConfigError, DataError, nearest
 from torchstone.core.values import PARTS, Catalog, Finding, Part, Split
 from torchstone.data import findings as reported
@@ -156,6 +156,7 @@ def goes_on_from(
     header = tables.header(path)
     asked = {"seed": seed, "by": by, "fractions": [test_fraction, val_fraction, calib_fraction]}
     if any(header.get(name) != value for name, value in asked.items()):
+        console.say(f"the split in '{place}' was made with other options: images change their parts")
         return named
     known = {row["sha256"] for row in header.get(LINEAGE, [])}
     return path if named is None or files.sha256(named) in known else named
