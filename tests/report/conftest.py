@@ -194,7 +194,7 @@ class Builder:
             history = regression(len(self.names))[2]
             epochs = len(history["val_top1"])
             columns = {"epoch": list(range(1, epochs + 1)), **history, "lr": [0.05] * epochs, "seconds": [1.3] * epochs}
-            tables.write(place / "history.parquet", tables.frame(columns))
+            tables.write(place / "history.parquet", tables.frame(columns), {"best_epoch": epochs})
         return Candidate(
             name=recipe.name, artifact=artifact, runtime=recipe.runtime, options=RuntimeOptions(threads=2),
             free=recipe.free,

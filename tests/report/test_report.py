@@ -168,7 +168,7 @@ def test_names_from_outside_are_escaped(make_run: Any) -> None:
 
 def test_figures_have_text_in_the_colours_of_the_page(judged: Run, document: Document) -> None:
     figures = re.findall(r"<svg class=\"figure\".*?</svg>", judged.report.read_text(), flags=re.DOTALL)
-    assert len(figures) == 2 + 2 + 4  # the scatter twice, the curves, the control and three candidates
+    assert len(figures) == 2 + 3 + 4  # the scatter twice, loss, top-1 and rate, the control and three candidates
     for figure in figures:
         assert re.search(r"<text [^>]*>[^<]", figure)
         assert not re.findall(r"#[0-9a-f]{6}\b", re.sub(r">[^<]*<", "><", figure)), "a colour that no theme can change"

@@ -15,14 +15,14 @@ import pytest
 
 from torchstone.core import registry
 from torchstone.core.errors import ArtifactError, ConfigError
-from torchstone.core.machine import cpu_flags
+from torchstone.core.machine import native_bf16
 from torchstone.core.values import Artifact, Candidate, InputSpec, OutputSpec, RuntimeOptions
 from torchstone.runtimes import adapt, default_runtime, golden, open_artifact, open_candidate
 from torchstone.runtimes.openvino import import_openvino
 
 WAYS = ("torch@torch", "onnx@onnxruntime", "onnx@openvino", "openvino@openvino")
 RUNTIMES = registry.runtimes.names()
-has_bf16 = pytest.mark.skipif(not cpu_flags() & {"avx512_bf16", "amx_bf16"}, reason="this CPU has no BF16 instructions")
+has_bf16 = pytest.mark.skipif(not native_bf16(), reason="this CPU has no BF16 instructions")
 
 
 def options_of(candidate: Candidate, **changes: Any) -> Candidate:
@@ -109,10 +109,12 @@ def test_bf16_is_refused_where_onnxruntime_would_ignore_it(candidates: dict[str,
 def test_bf16_is_refused_where_openvino_falls_back(candidates: dict[str, Candidate], monkeypatch: Any) -> None:
     from torchstone.runtimes import openvino
 
-    real = openvino._compile
+    real = openvino.compile_model
     # The plug-in on a CPU without BF16 answers the hint with an FP32 model: here it is made so.
     monkeypatch.setattr(
-        openvino, "_compile", lambda path, artifact, o: real(path, artifact, o.model_copy(update={"precision": "f32"}))
+        openvino,
+        "compile_model",
+        lambda path, artifact, o: real(path, artifact, o.model_copy(update={"precision": "f32"})),
     )
     with pytest.raises(ArtifactError, match="computes in f32 on this CPU, although bf16"):
         open_candidate(options_of(candidates["onnx@openvino"], precision="bf16"))

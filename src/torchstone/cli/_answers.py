@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchstone.core import files
 from torchstone.core.run import Run
 from torchstone.core.values import SEVERITIES, Artifact, Candidate, Finding
 from torchstone.core.verdict import CandidateVerdict, SpeedResult, Verdict
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torchstone.compress.chain import Plan
     from torchstone.judge.verify import Mismatch
     from torchstone.stages.audit import Audit
+    from torchstone.stages.search import Found
+    from torchstone.train.range_test import Curve
 
 OUTCOME_CODES = {"pass": 0, "fail": 1, "undecided": 3, "void": 3}
 COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "void": "yellow", "baseline": "bold"}
@@ -45,6 +48,10 @@ def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int
     for row in found.rows:
         if row.outcome in ("fail", "undecided", "void") and row.reason not in found.sentence:
             out.print(f"  {row.name}: {row.outcome}: {row.reason}", highlight=False, markup=False)
+    if noticed := _of_training(run.root / files.read_json(run.candidates)[0]["directory"]):
+        out.print("\nof the training:", highlight=False)
+        _print_findings(noticed, out)
+        out.print()
     if found.winner is not None and run.bundle.exists():
         out.print(f"bundle   {run.bundle}", highlight=False, soft_wrap=True)
     if run.report.exists():
@@ -117,15 +124,29 @@ def findings(found: Sequence[Finding], json: bool) -> int:
         print_json({"findings": [finding.model_dump(mode="json") for finding in found], "exit_code": code})
         return code
     out = stdout()
-    marks = {"error": "[red]✗[/red]", "warning": "[yellow]![/yellow]", "info": "[green]✓[/green]"}
-    for finding in sorted(found, key=lambda finding: finding.grave):
-        out.print(f"{marks[finding.severity]} [bold]{finding.check}[/bold]  ", end="")
-        out.print(finding.message, markup=False, highlight=False, soft_wrap=True)
-        if finding.hint:
-            out.print(f"    hint: {finding.hint}", markup=False, highlight=False, soft_wrap=True)
+    _print_findings(found, out)
     counts = [f"{sum(finding.severity == name for finding in found)} {name}" for name in SEVERITIES]
     out.print("\n" + ", ".join(counts), highlight=False)
     return code
+
+
+MARKS = {"error": "[red]✗[/red]", "warning": "[yellow]![/yellow]", "info": "[green]✓[/green]"}
+
+
+def _print_findings(found: Sequence[Finding], out: Any) -> None:
+    """The worst first, each with what to do."""
+    for finding in sorted(found, key=lambda finding: finding.grave):
+        out.print(f"{MARKS[finding.severity]} [bold]{finding.check}[/bold]  ", end="")
+        out.print(finding.message, markup=False, highlight=False, soft_wrap=True)
+        if finding.hint:
+            out.print(f"    hint: {finding.hint}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _of_training(directory: Path) -> list[Finding]:
+    """What the coach said of the training of the artifact there."""
+    from torchstone.data import findings as stored
+
+    return stored.load(directory)
 
 
 def audit(found: Audit, json: bool) -> int:
@@ -159,15 +180,21 @@ def audit(found: Audit, json: bool) -> int:
 
 
 def artifact(made: Artifact, json: bool) -> int:
-    """Where the trained model lies and how good it looks on val."""
-    best = _best_val_top1(made)
+    """Where the trained model lies, how good it looks on val, and what the coach says of its training."""
+    best, noticed = _best_val_top1(made), _of_training(made.directory)
     if json:
-        print_json({**made.model_dump(mode="json"), "directory": str(made.directory), "val_top1": best})
+        rows = [finding.model_dump(mode="json") for finding in noticed]
+        print_json(
+            {**made.model_dump(mode="json"), "directory": str(made.directory), "val_top1": best, "findings": rows}
+        )
         return 0
     out = stdout()
+    _print_findings(noticed, out)
     shown = "" if best is None else f", {best:.2f} % top-1 on val"
     out.print(f"{made.architecture}, {made.size_mb:.2f} MB{shown}", highlight=False)
     out.print(f"artifact {made.directory}", highlight=False, soft_wrap=True)
+    if (page := made.directory / "training.html").exists():
+        out.print(f"page     {page}", highlight=False, soft_wrap=True)
     out.print(
         f"next: torchstone compress {made.directory.parent.parent} int8@openvino", highlight=False, soft_wrap=True
     )
@@ -175,10 +202,97 @@ def artifact(made: Artifact, json: bool) -> int:
 
 
 def _best_val_top1(made: Artifact) -> float | None:
-    from torchstone.core import tables
+    """That of the epoch whose weights were kept; None where it was not trained."""
+    from torchstone.train import history
 
-    path = made.directory / "history.parquet"
-    return max(tables.read(path)[0]["val_top1"].to_list()) if path.exists() else None
+    return history.read(made.directory).best["val_top1"] if (made.directory / "history.parquet").exists() else None
+
+
+def search(found: Found, json: bool) -> int:
+    """The best trials, what they depend on, and where the recipe is; 1 when no trial came to its end."""
+    summary = found.summary
+    code = 0 if summary.best else 1
+    if json:
+        places = {"directory": str(found.directory), "page": str(found.page), "recipes": list(map(str, found.recipes))}
+        print_json({**summary.model_dump(mode="json"), **places, "exit_code": code})
+        return code
+    out = stdout()
+    states = [trial.state for trial in summary.trials]
+    counts = ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(states))
+    out.print(f"\n{summary.name} · {len(states)} trials: {counts}\n", highlight=False, soft_wrap=True)
+    out.print(_search_table(found))
+    for objective in found.objectives:
+        if shares := summary.importances[objective.name]:
+            text = ", ".join(f"{name} {100 * share:.0f} %" for name, share in list(shares.items())[:5])
+            after = f" after epoch {summary.compared_after}" if summary.compared_after else ""
+            out.print(f"{objective.title}{after} depends on {text}", highlight=False, soft_wrap=True)
+    for path in found.recipes:
+        out.print(f"recipe   {path}", highlight=False, soft_wrap=True)
+    out.print(f"page     {found.page}", highlight=False, soft_wrap=True)
+    if found.recipes:
+        command = found.recipes[0].read_text().splitlines()[1].removeprefix("# ")
+        out.print(f"next     {command}", highlight=False, soft_wrap=True, markup=False)
+    return code
+
+
+SEARCH_ROWS = 10
+"""Trials in the table: the best by the first objective."""
+
+
+def _search_table(found: Found) -> Any:
+    from rich.table import Table
+
+    from torchstone.search.study import figure
+    from torchstone.train.recipes import short
+
+    summary, objectives = found.summary, found.objectives
+    done = [(trial, trial.values) for trial in summary.trials if trial.values]
+    done.sort(key=lambda pair: (-objectives[0].sign * pair[1][0], pair[0].number))
+    options = list(summary.plan["ranges"])
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("trial", justify="right")
+    for objective in objectives:
+        table.add_column(objective.name, justify="right", no_wrap=True)
+    for name in options:
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for trial, values in done[:SEARCH_ROWS]:
+        shown = [figure(value, objective) for value, objective in zip(values, objectives, strict=True)]
+        best = "[green]← best[/green]" if trial.number in summary.best else ""
+        start = "the recipe as it was" if trial.number == 0 and not best else ""
+        given = [short(trial.options.get(name)) for name in options]
+        table.add_row(str(trial.number), *shown, *given, best or start)
+    return table
+
+
+def rate(found: Curve, page: Path, json: bool) -> int:
+    """The proposed learning rate and why; 3 where the curve does not say."""
+    code = 0 if found.proposed is not None else 3
+    if json:
+        print_json({**found.model_dump(mode="json"), "page": str(page), "exit_code": code})
+        return code
+    out = stdout()
+    proposal = f"--lr {found.proposed:g}" if found.proposed is not None else "no rate is proposed"
+    out.print(f"{proposal}: {found.reason}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"page     {page}", highlight=False, soft_wrap=True)
+    return code
+
+
+def recipes(name: str | None, json: bool) -> int:
+    """What there is, or one recipe as a TOML file."""
+    from torchstone.train import recipes as known
+
+    if json:
+        names = [name] if name else known.NAMED
+        print_json({one: known.by_name(one).model_dump(mode="json") for one in names})
+        return 0
+    out = stdout()
+    if name:
+        out.print(known.described(name), end="", markup=False, highlight=False, soft_wrap=True)
+        return 0
+    for one in known.NAMED:
+        out.print(f"{one:<10}{known.summary_of(one)}", markup=False, highlight=False, soft_wrap=True)
+    return 0
 
 
 def written(path: Path, json: bool) -> int:

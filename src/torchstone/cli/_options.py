@@ -11,22 +11,26 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 from torchstone.config import Settings, flag
+from torchstone.core.errors import ConfigError
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout and nothing else.")]
 RUNS = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
 
 
-def with_settings(*without: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def with_settings(*without: str, **more: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a verb ``f(given, config, json)``: it gets every field of ``Settings`` but ``without`` as a flag, and
-    is called with those that were given."""
+    is called with those that were given. ``more`` are the types of switches of its own, off unless given, which the
+    verb takes by name."""
 
     def decorate(verb: Callable[..., Any]) -> Callable[..., Any]:
         def command(**arguments: Any) -> Any:
             config, json = arguments.pop("config"), arguments.pop("json")
-            given = {name: value for name, value in arguments.items() if not _absent(value)}
-            return verb(given, config, json)
+            own = {name: arguments.pop(name) for name in more}
+            given = {name: _pairs(name, value) for name, value in arguments.items() if not _absent(value)}
+            return verb(given, config, json, **own)
 
         parameters = [_parameter(name) for name in Settings.model_fields if name not in ("schema_version", *without)]
+        parameters += [_keyword(name, kind, False) for name, kind in more.items()]
         parameters += [
             _keyword("config", Annotated[Path | None, typer.Option(help="TOML file of the same names.")], None),
             _keyword("json", JSON, False),
@@ -44,12 +48,25 @@ def _absent(value: Any) -> bool:
     return value is None or value is False or value == []
 
 
+def _pairs(name: str, value: Any) -> Any:
+    """``["lr=3e-4", …]`` as a dict where the setting is one; everything else as it is."""
+    if get_origin(Settings.model_fields[name].annotation) is not dict:
+        return value
+    found: dict[str, str] = {}
+    for text in value:
+        key, equals, content = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--{flag(name)} '{text}' has no value", hint=f"--{flag(name)} {key.strip()}=VALUE")
+        found[key.strip()] = content.strip()
+    return found
+
+
 def _parameter(name: str) -> inspect.Parameter:
     field = Settings.model_fields[name]
     if name == "data":
         return _keyword(name, Annotated[str | None, typer.Argument(metavar="DATA", help=field.description)], None)
     text = field.description or name
-    if field.default not in (None, (), False):
+    if field.default not in (None, (), {}, False):
         text += f" [default: {field.default}]"
     kind = _kind(field.annotation)
     if kind is bool:
@@ -63,7 +80,7 @@ def _kind(annotation: Any) -> Any:
         return _kind(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return _kind(next(kind for kind in get_args(annotation) if kind is not type(None)))
-    if get_origin(annotation) is tuple:
+    if get_origin(annotation) in (tuple, dict):
         return list[str]
     if get_origin(annotation) is Literal and all(isinstance(value, int) for value in get_args(annotation)):
         return int

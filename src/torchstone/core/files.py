@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import filelock
 
 from torchstone.core import console
-from torchstone.core.errors import ArtifactError, StorageError
+from torchstone.core.errors import ArtifactError, ConfigError, StorageError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -51,6 +52,17 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(
             f"'{path}' is damaged: {error}", hint="delete it and type the command that made it again"
         ) from None
+
+
+def read_toml(path: Path, what: str, *, hint: str | None = None) -> dict[str, Any]:
+    """Parsed TOML of ``path``, which a person wrote; a ConfigError says that ``what`` ('the recipe') does not exist
+    (then with ``hint``), or where it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{what} '{path}' does not exist", hint=hint) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError, RecursionError) as error:
+        raise ConfigError(f"{what} '{path}' is not TOML: {error}") from None
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from torchstone.core.errors import ConfigError
+
 PACKAGES = (
     "torchstone", "numpy", "pillow", "polars", "torch", "torchvision", "timm", "torch-pruning",
     "onnx", "onnxruntime", "openvino", "nncf",
@@ -20,6 +22,16 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)
     return max(1, min(cores, int(quota))) if quota else cores
+
+
+def check_threads(threads: int) -> None:
+    """Raise the ConfigError of more threads than cores: they would take turns, and what is timed so means nothing."""
+    cores = usable_cores()
+    if threads > cores:
+        raise ConfigError(
+            f"{threads} threads were asked for, and this process may use {cores} cores",
+            hint=f"use --threads {cores} or fewer",
+        )
 
 
 def _quota(cgroup: Path) -> float | None:
@@ -59,6 +71,28 @@ def cpu_flags() -> frozenset[str]:
     except OSError:
         pass
     return frozenset()
+
+
+def native_bf16() -> bool:
+    """Whether the processor multiplies BF16 itself, and not by way of float32."""
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags())  # the last is Arm's name
+
+
+def memory_limits(cgroup: Path = Path("/sys/fs/cgroup")) -> tuple[int | None, int | None]:
+    """The cgroup's limit and what is left of it, in bytes (v2, then v1); None where nothing is limited. File cache can
+    be dropped, so it is left."""
+    for limit, used, stat, name in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+    ):
+        try:
+            most = int((cgroup / limit).read_text())
+            now = int((cgroup / used).read_text())
+            cache = dict(line.split() for line in (cgroup / stat).read_text().splitlines()).get(name, "0")
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        return most, most - now + int(cache)
+    return None, None
 
 
 def versions() -> dict[str, str]:

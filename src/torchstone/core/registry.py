@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from torchstone.core.contracts import Check, Reader, Runtime, Step
+from torchstone.core.contracts import Check, Profiler, Reader, Runtime, Step, Tracker
 from torchstone.core.errors import ConfigError, MissingPackageError, nearest
 from torchstone.core.privacy import no_telemetry
 
@@ -93,7 +93,10 @@ def missing_packages(names: tuple[str, ...]) -> list[str]:
 readers: Registry[Reader] = Registry("reader", ("data/readers",), "torchstone.readers")
 steps: Registry[Step] = Registry("step", ("compress/steps", "export/formats"), "torchstone.steps")
 runtimes: Registry[Runtime] = Registry("runtime", ("runtimes",), "torchstone.runtimes", not_plugins=("adapt", "golden"))
+profilers: Registry[Profiler] = Registry("profiler", ("evaluate/profilers",), "torchstone.profilers")
 data_checks: Registry[Check] = Registry(
     "data check", ("audit",), "torchstone.data_checks", not_plugins=("clean", "features", "probe", "two_sample")
 )
 machine_checks: Registry[Check] = Registry("machine check", ("doctor",), "torchstone.machine_checks")
+training_checks: Registry[Check] = Registry("training check", ("train/coach",), "torchstone.training_checks")
+trackers: Registry[Tracker] = Registry("tracker", ("train/trackers",), "torchstone.trackers")

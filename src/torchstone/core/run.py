@@ -68,6 +68,11 @@ class Run:
         """Looks at each test set, shared by all runs below the same folder."""
         return self.root.parent / "ledger"
 
+    @property
+    def tracking(self) -> Path:
+        """What trackers keep on this machine, shared by all runs below the same folder: there they are compared."""
+        return self.root.parent / "tracking"
+
     def evidence(self, candidate: Candidate) -> Path:
         return self.root / "evidence" / candidate.slug
 

@@ -73,24 +73,29 @@ class Repeated:
     def __init__(self, images: ImageSet, again: NDArray[np.intp]) -> None:
         """Row ``len(images) + i`` is another view of row ``again[i]``."""
         self._inner = images
-        self._rows = np.concatenate([np.arange(len(images)), again])
-        self.labels: NDArray[np.int64] = images.labels[self._rows]
+        self.source_rows: NDArray[np.intp] = np.concatenate([np.arange(len(images)), again])
+        self.labels: NDArray[np.int64] = images.labels[self.source_rows]
 
     @property
     def items(self) -> Sequence[str]:
-        return [self._inner.items[int(row)] for row in self._rows]
+        return [self._inner.items[int(row)] for row in self.source_rows]
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.source_rows)
 
     def images(self, rows: slice | NDArray[np.intp]) -> NDArray[np.uint8]:
-        return self._inner.images(self._rows[rows])
+        return self._inner.images(self.source_rows[rows])
 
     def stored(self, rows: slice | NDArray[np.intp]) -> NDArray[np.uint8]:
-        return self._inner.stored(self._rows[rows])
+        return self._inner.stored(self.source_rows[rows])
 
     def encoded(self, row: int) -> bytes:
-        return self._inner.encoded(int(self._rows[row]))
+        return self._inner.encoded(int(self.source_rows[row]))
+
+
+def sources(images: ImageSet, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The training part's own rows behind ``rows`` of an epoch's ``images``: an image that comes again has one."""
+    return images.source_rows[rows] if isinstance(images, Repeated) else rows
 
 
 def class_weights(labels: NDArray[np.int64], classes: int, beta: float) -> NDArray[np.float32]:

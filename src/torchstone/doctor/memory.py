@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from torchstone.core import machine
 from torchstone.core.values import Finding
 from torchstone.doctor import Machine
 
@@ -23,7 +24,7 @@ class Memory:
         if host is None:
             return [Finding(check="memory", severity="info", message="this system does not say how much memory it has")]
         total, available = host
-        limit, room = _group(context.cgroup)
+        limit, room = machine.memory_limits(context.cgroup)
         limited = limit is not None and limit < total
         if limit is not None and room is not None and limited:
             total, available = limit, min(available, room)
@@ -50,19 +51,3 @@ def _host(meminfo: Path) -> tuple[int, int] | None:
         return int(rows["MemTotal"].split()[0]) * 1024, int(rows["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
-
-
-def _group(cgroup: Path) -> tuple[int | None, int | None]:
-    """The cgroup's limit and what is left of it, in bytes (v2, then v1). File cache can be dropped, so it is left."""
-    for limit, used, stat, name in (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
-    ):
-        try:
-            most = int((cgroup / limit).read_text())
-            now = int((cgroup / used).read_text())
-            cache = dict(line.split() for line in (cgroup / stat).read_text().splitlines()).get(name, "0")
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-        return most, most - now + int(cache)
-    return None, None

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from torchstone.core import errors
-from torchstone.core.errors import ArtifactError, ConfigError
-from torchstone.core.machine import usable_cores
+from torchstone.core.errors import ArtifactError
+from torchstone.core.machine import check_threads
 from torchstone.core.values import Candidate
 
 TIMEOUT = 300.0
@@ -143,11 +143,7 @@ def workers(candidates: dict[str, Candidate], pixels: Path, copies: dict[int, in
 
 def cores_for(threads: int) -> list[int]:
     """The last ``threads`` of the cores that this process may use; empty where threads cannot be pinned."""
-    if threads > usable_cores():
-        raise ConfigError(
-            f"{threads} threads were asked for, and this process may use {usable_cores()} cores",
-            hint=f"use --threads {usable_cores()} or fewer",
-        )
+    check_threads(threads)
     if not hasattr(os, "sched_getaffinity"):
         return []
     return sorted(os.sched_getaffinity(0))[-threads:]

@@ -1,12 +1,14 @@
 """From a name to a network: torchstone's own, then timm's, then torchvision's.
 
-A stored name is never ambiguous: ``lenet5``, ``timm:resnet18``, ``torchvision:alexnet``.
+A stored name is never ambiguous: ``lenet5``, ``timm:resnet18``, ``torchvision:alexnet``; ``efficientnet:1.5`` is
+EfficientNet at φ = 1.5 (``scaling``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +19,12 @@ from torch import nn
 
 from torchstone.core.errors import ConfigError, MissingPackageError, nearest
 from torchstone.core.registry import missing_packages
+from torchstone.models import scaling
 
 SMALL_SIZE = 32
+SCALED = "efficientnet"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, on the 0..1 scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +51,10 @@ def resolve(name: str) -> str:
         if rest not in _library_names(source):
             raise ConfigError(f"{source} has no model '{rest}'", hint=nearest(rest, _library_names(source)))
         return name
+    if source == SCALED:
+        return f"{SCALED}:{_phi(rest):g}"
     if source:
-        raise ConfigError(f"unknown source of models '{source}'", hint="known: timm, torchvision")
+        raise ConfigError(f"unknown source of models '{source}'", hint=f"known: timm, torchvision, {SCALED}")
     if name in own_names():
         return name
     for library in ("timm", "torchvision"):
@@ -77,6 +85,9 @@ def build(architecture: str, *, classes: int, channels: int = 3, small_input: bo
             network = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
     elif source == "torchvision":
         network = _from_torchvision(name, classes, channels)
+    elif source == SCALED:
+        with _quiet():
+            network = scaling.build(scaling.compound(_phi(name)), classes=classes, inputs=channels)
     else:
         module = importlib.import_module(f"torchstone.models.architectures.{name}")
         network = getattr(module, name)(classes, channels)
@@ -104,8 +115,11 @@ def native_input(architecture: str) -> NativeInput:
                 mean=tuple(config.mean),
                 std=tuple(config.std),
             )
+    if source == SCALED:
+        crop = scaling.compound(_phi(name)).resolution
+        return NativeInput(crop=crop, resize=round(crop / 0.875), interpolation="bicubic", mean=MEAN, std=STD)
     if source:
-        return NativeInput(crop=224, resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        return NativeInput(crop=224, resize=256, mean=MEAN, std=STD)
     return NativeInput(crop=SMALL_SIZE, resize=SMALL_SIZE)
 
 
@@ -116,6 +130,20 @@ def head(network: nn.Module) -> tuple[str, nn.Module]:
     if not layers:
         raise ConfigError("this network has no linear and no convolutional layer", hint="choose a CNN")
     return (linear or layers)[-1]
+
+
+def _phi(text: str) -> float:
+    """φ of ``efficientnet:φ``, 0 to ``scaling.LARGEST``."""
+    try:
+        phi = float(text)
+    except ValueError:
+        phi = math.nan
+    if not 0 <= phi <= scaling.LARGEST:
+        raise ConfigError(
+            f"'{SCALED}:{text}' names no φ from 0 to {scaling.LARGEST:g}",
+            hint=f"{SCALED}:0 is B0, {SCALED}:1 is close to B2; timm has the published ones, such as efficientnet_b0",
+        )
+    return phi
 
 
 def _library_names(library: str) -> list[str]:

@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from torchstone.core import files, registry, tables
-from torchstone.core.errors import DataError, UserError
+from torchstone.core import files, tables
 from torchstone.core.values import SEVERITIES, Catalog, Finding, Severity
-from torchstone.data.parallel import in_order
-from torchstone.data.preprocess import UPRIGHT, decode
 from torchstone.report import pictures
 from torchstone.report.page import environment
 
@@ -130,7 +127,7 @@ def gather(
     wanted = list(dict.fromkeys(item for finding in findings for item in _shown(finding)))
     known = table.filter(table["item"].is_in([*wanted, *(item for finding in findings for item in finding.items)]))
     rows = {row["item"]: row for row in known.iter_rows(named=True)}
-    uris, note = _uris(catalog, [rows[item] for item in wanted if item in rows])
+    uris, note = pictures.uris(catalog, [rows[item] for item in wanted if item in rows])
     ordered = sorted(findings, key=lambda finding: finding.grave)
     dropped = {item for finding in findings if finding.decision == "drop" for item in finding.items}
     sections = [_section(at, finding, catalog, rows, uris, dropped) for at, finding in enumerate(ordered, start=1)]
@@ -212,28 +209,6 @@ def _section(
         more=max(0, int(total) - shown) if isinstance(total, int) else 0,
         left_out=gone,
     )
-
-
-def _uris(catalog: Catalog, rows: Sequence[dict[str, Any]]) -> tuple[dict[str, str], str | None]:
-    """Item → data URI, and a note when some could not be read (a data set that was moved)."""
-    try:
-        reader = registry.readers.ready(catalog.reader)
-    except UserError as error:
-        return {}, error.message
-
-    def uri(row: dict[str, Any]) -> str | DataError | OSError:
-        try:
-            return pictures.data_uri(decode(reader.image(catalog.root, row["path"]), UPRIGHT))
-        except (DataError, OSError) as error:
-            return error
-
-    found, note = {}, None
-    for row, result in zip(rows, in_order(uri, rows, "showing images"), strict=True):
-        if isinstance(result, str):
-            found[row["item"]] = result
-        else:
-            note = note or f"Some images could not be read again: {result}"
-    return found, note
 
 
 def _bars(catalog: Catalog, table: Any) -> list[Bar]:

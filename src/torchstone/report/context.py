@@ -6,7 +6,6 @@ there.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +16,12 @@ import numpy as np
 from torchstone.core import files, tables
 from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
-from torchstone.core.values import Artifact, Catalog, Finding, Split
+from torchstone.core.values import Catalog, Finding, Split
 from torchstone.core.verdict import CandidateVerdict, Verdict
 from torchstone.report import figures, wording
 from torchstone.report.errors import Errors, errors_of
 from torchstone.report.sessions import Session, session_of
+from torchstone.report.training import Training, trainings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +46,6 @@ class Row:
     @property
     def is_baseline(self) -> bool:
         return self.verdict.outcome == "baseline"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """The curves of one training."""
-
-    title: str
-    epochs: int
-    best_top1: float
-    best_epoch: int
-    seconds: float
-    loss: str
-    """Empty, like ``top1``, where there are too few epochs for a curve."""
-    top1: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +117,7 @@ def gather(run: Run) -> Page:
         key_numbers=_key_numbers(winner.verdict, baseline, verdict) if winner else [],
         scatter_wide=figures.scatter(points, limits) if points else "",
         scatter_narrow=figures.scatter(points, limits, narrow=True) if points else "",
-        trainings=_trainings(run),
+        trainings=trainings_of(run, catalog),
         errors=errors_of(run, candidates, catalog, verdict),
         session=session_of(run, candidates, verdict),
         catalog=catalog,
@@ -220,42 +206,6 @@ def _limits(verdict: Verdict, baseline: Row | None) -> figures.Limits:
     if latency is None and budget.min_speedup and baseline and baseline.verdict.latency:
         latency, label = baseline.verdict.latency.median_ms / budget.min_speedup, f"{budget.min_speedup:g}× faster"
     return figures.Limits(max_drop=budget.max_drop, latency=latency, latency_label=label)
-
-
-def _trainings(run: Run) -> list[Training]:
-    """Every training in the run, the first model's first; imported weights have none."""
-    found = []
-    for path in sorted(run.artifacts.glob("*/history.parquet")):
-        try:
-            artifact = Artifact.load(path.parent / "artifact.json")
-            table, _ = tables.read(path)
-        except ArtifactError:
-            continue
-        if len(table):
-            found.append((artifact.chain, _training(artifact, table, f"training{len(found)}")))
-    return [training for _, training in sorted(found, key=lambda pair: (len(pair[0]), pair[0]))]
-
-
-def _training(artifact: Artifact, table: Any, name: str) -> Training:
-    epochs = table["epoch"].to_list()
-    columns = {column: [math.nan if value is None else value for value in table[column].to_list()]
-               for column in ("train_loss", "val_loss", "val_top1")}  # fmt: skip
-    known = [(top1, epoch) for epoch, top1 in zip(epochs, columns["val_top1"], strict=True) if math.isfinite(top1)]
-    best, at = max(known, default=(math.nan, 0))
-    loss = top1 = ""
-    if len(epochs) >= 3:
-        losses = {"train": columns["train_loss"], "val": columns["val_loss"]}
-        loss = figures.curves(epochs, losses, f"{name}-loss", "Loss by epoch")
-        top1 = figures.curves(epochs, {"val": columns["val_top1"]}, f"{name}-top1", "Top-1 on val by epoch, per cent")
-    return Training(
-        title=artifact.chain or f"Training of {artifact.architecture}",
-        epochs=len(epochs),
-        best_top1=best,
-        best_epoch=at,
-        seconds=float(table["seconds"].sum()),
-        loss=loss,
-        top1=top1,
-    )
 
 
 def _class_images(catalog: Catalog) -> tuple[int, int]:

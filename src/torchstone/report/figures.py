@@ -1,9 +1,9 @@
-"""The report's figures: accuracy against latency, the curves of a training, the quartets of a timing session."""
+"""The report's figures: accuracy against latency, the quartets of a timing session."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +23,6 @@ OUTCOMES = {
 
 PAGE_FONT = 0.93
 """Width of the page's font against DejaVu Sans, in which matplotlib measures; Arial's is 0.85 to 0.89 of it."""
-PARTS = {"train": svg.ACCENT, "val": svg.SECOND}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,47 +219,6 @@ def _label(point: Point, floor: float, *, narrow: bool) -> str:
     return f"{name}  {wording.fixed(point.change, 1)}" if point.change < floor else name
 
 
-def curves(epochs: Sequence[int], lines: Mapping[str, Sequence[float]], name: str, description: str) -> str:
-    """One panel of a training's history; each line is labelled at its end. A value that is not finite is a gap."""
-    import matplotlib
-    from matplotlib.ticker import MaxNLocator
-
-    with matplotlib.rc_context(svg.STYLE):
-        width, height = 420, 220
-        figure = svg.canvas(width, height)
-        axes = figure.add_axes((44 / width, 40 / height, (width - 44 - 54) / width, (height - 40 - 14) / height))
-        ends = []
-        for label, values in lines.items():
-            colour = PARTS.get(label, svg.INK)
-            finite = [value if math.isfinite(value) else math.nan for value in values]
-            axes.plot(epochs, finite, color=colour, marker="o" if len(epochs) < 3 else None, markersize=5)
-            known = [value for value in finite if math.isfinite(value)]
-            if known:
-                ends.append((known[-1], label, colour))
-        axes.margins(x=0.02, y=0.08)
-        axes.grid(axis="y")
-        axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-        figure.text((width - 54) / width, 8 / height, "epoch", ha="right", color=svg.MUTED)
-        axes.autoscale_view()
-        _label_ends(axes, ends, apart=15)
-        return svg.render(figure, name, description)
-
-
-def _label_ends(axes: Axes, ends: list[tuple[float, str, str]], apart: float) -> None:
-    """The lines' names at their right ends, moved apart (pixels) where the lines meet."""
-    frame = axes.get_window_extent()
-    previous = -math.inf
-    for value, label, colour in sorted(ends):
-        height = max(float(axes.transData.transform((0, value))[1]), previous + apart)
-        previous = height
-        axes.text(
-            1.02, (height - frame.y0) / frame.height, label, transform=axes.transAxes, ha="left",
-            va="center_baseline", color=colour,
-        )  # fmt: skip
-
-
 def quartets(ratios: Sequence[float], lower: float | None, needed: float | None, name: str, description: str) -> str:
     """The ratio of every quartet in the order of measurement, their median, the bound, and what the budget asks."""
     import matplotlib
@@ -300,7 +258,7 @@ def quartets(ratios: Sequence[float], lower: float | None, needed: float | None,
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=2))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}×"))
-        _label_ends(axes, ends, apart=15)
+        svg.label_ends(axes, ends)
         return svg.render(figure, name, description)
 
 

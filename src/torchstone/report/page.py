@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from torchstone.report import wording
+from torchstone.train import coach
 
 if TYPE_CHECKING:
     from torchstone.report.context import Page
+
+
+_FLAG = re.compile(r"--[a-z][a-z-]*(?: \w+=[^\s;,)]+)?")
 
 
 def render(page: Page) -> str:
@@ -30,8 +35,15 @@ def environment() -> Environment:
     )
     made.filters["figure"] = Markup  # made in figures.py, whose texts matplotlib has escaped
     made.filters["unbroken"] = unbroken
+    made.filters["flags"] = flags
+    made.filters["check_title"] = coach.title
     made.globals["say"] = wording
     return made
+
+
+def flags(text: str) -> Markup:
+    """The text, escaped, with what is typed of it set as such: ``--set lr=0.01``, in which no line ends."""
+    return Markup(_FLAG.sub(r'<code class="unbroken">\g<0></code>', str(escape(text))))
 
 
 def unbroken(text: str) -> Markup:

@@ -6,11 +6,13 @@ figure serves the light and the dark page. One figure unit is one CSS pixel (72 
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK = "#1b2733"
@@ -73,6 +75,20 @@ def canvas(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width / 72, height / 72))
+
+
+def label_ends(axes: Axes, ends: list[tuple[float, str, str]], apart: float = 15) -> None:
+    """The lines' names at their right ends, moved apart (pixels) where the lines meet: of each its last value, its name
+    and its colour."""
+    frame = axes.get_window_extent()
+    previous = -math.inf
+    for value, label, colour in sorted(ends):
+        height = max(float(axes.transData.transform((axes.get_xlim()[0], value))[1]), previous + apart)
+        previous = height
+        axes.text(
+            1.02, (height - frame.y0) / frame.height, label, transform=axes.transAxes, ha="left",
+            va="center_baseline", color=colour,
+        )  # fmt: skip
 
 
 def render(figure: Figure, name: str, description: str) -> str:

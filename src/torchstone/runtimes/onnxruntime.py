@@ -25,7 +25,7 @@ class Onnxruntime:
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Runner:
         adapt.check("onnxruntime", self, artifact, options)
         path = adapt.model_file(artifact, ".onnx")
-        session = _session(path, options)
+        session = open_session(path, options)
         names = [output.name for output in session.get_outputs()]
         if artifact.output.name not in names:
             raise ArtifactError(
@@ -39,7 +39,9 @@ class Onnxruntime:
         return adapt.runner("onnxruntime", path, artifact, forward)
 
 
-def _session(path: Any, options: RuntimeOptions) -> Any:
+def open_session(path: Any, options: RuntimeOptions, *, profile: str | None = None, packed: bool = True) -> Any:
+    """A session of the options' threads; with ``profile``, a path's beginning, it writes a trace there. Not
+    ``packed``, it leaves the weights as they are in the file: slower, but the trace shows them."""
     import onnxruntime
 
     provider = PROVIDERS[options.provider]
@@ -52,6 +54,11 @@ def _session(path: Any, options: RuntimeOptions) -> Any:
     config.inter_op_num_threads = 1
     # A thread that spins while it waits takes the core from whatever is measured or served beside it.
     config.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not packed:
+        config.add_session_config_entry("session.disable_prepacking", "1")
+    if profile is not None:
+        config.enable_profiling = True
+        config.profile_file_prefix = profile
     config.log_severity_level = 4  # what goes wrong comes as an exception; the rest would be noise on stderr
     try:
         session = onnxruntime.InferenceSession(str(path), config, providers=[provider])

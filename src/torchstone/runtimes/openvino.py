@@ -37,7 +37,7 @@ class Openvino:
             )
         path = adapt.model_file(artifact, ".xml" if artifact.format == "openvino" else ".onnx")
         try:
-            compiled = _compile(path, artifact, options)
+            compiled = compile_model(path, artifact, options)
         except RuntimeError as error:
             raise adapt.refused("openvino", path, error) from error
         names = [name for output in compiled.outputs for name in output.names]
@@ -57,7 +57,8 @@ def import_openvino() -> Any:
     return openvino
 
 
-def _compile(path: Path, artifact: Artifact, options: RuntimeOptions) -> Any:
+def compile_model(path: Path, artifact: Artifact, options: RuntimeOptions, *, counters: bool = False) -> Any:
+    """The model, compiled for the options' batch, threads and precision; with ``counters`` it times its nodes."""
     core = import_openvino().Core()
     model = core.read_model(path)
     crop = artifact.preprocess.crop
@@ -71,6 +72,7 @@ def _compile(path: Path, artifact: Artifact, options: RuntimeOptions) -> Any:
         "INFERENCE_PRECISION_HINT": options.precision,
         # Where threads run is decided outside (taskset, the cgroup, the timing session), not by each model on its own.
         "ENABLE_CPU_PINNING": False,
+        "PERF_COUNT": counters,
     }
     return core.compile_model(model, "CPU", config)
 

@@ -46,10 +46,11 @@ class Torch:
             raise
         except Exception as error:
             raise adapt.refused("torch", path, error) from error
-        return adapt.runner("torch", path, artifact, _forward(module, options))
+        return adapt.runner("torch", path, artifact, forward_of(module, options))
 
 
-def _forward(module: Any, options: RuntimeOptions) -> adapt.Forward:
+def forward_of(module: Any, options: RuntimeOptions) -> adapt.Forward:
+    """Calls of ``module`` in the options' threads and arithmetic."""
     import torch
 
     bf16 = options.precision == "bf16"

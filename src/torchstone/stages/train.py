@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchstone.config import Settings
 from torchstone.core import console, files, registry, tables
 from torchstone.core.errors import ConfigError, MissingPackageError, UserError
 from torchstone.core.values import Artifact
-from torchstone.stages.read import Data, read
+from torchstone.data.cache import set_limit
+from torchstone.report import training
+from torchstone.stages.read import Data, opened, read
 
 if TYPE_CHECKING:
+    from torchstone.train.range_test import Curve
     from torchstone.train.stage import TrainRequest
 
 
@@ -20,19 +24,61 @@ PHOTO_SIDE = 64
 
 
 def train(settings: Settings) -> Artifact:
-    """Read, split and train; what stands there already is kept."""
+    """Read, split and train; what stands there already is kept. Where torchrun started several processes, the first
+    one reads and splits, and all of them train."""
     check(settings)
-    with files.locked(settings.run.root):
-        return trained(settings, read(settings))
+    from torchstone.train import device, distributed
+
+    with distributed.joined(gpu=device.device().type == "cuda") as ranks:
+        if ranks.first:
+            with files.locked(settings.run.root):
+                data = read(settings)
+                ranks.as_the_first(None)
+                return trained(settings, data)
+        ranks.as_the_first(None)
+        set_limit(settings.run.cache, settings.cache_gb)
+        return trained(settings, opened(settings.run))
 
 
 def trained(settings: Settings, data: Data) -> Artifact:
     """The trained artifact of these settings."""
-    request = _request(_by_the_images(settings, data))
-    from torchstone.train import stage
+    request = request_of(settings, data)
+    from torchstone.train import distributed, stage, tracking
 
     stage.check(request)
-    return stage.train(request, data.catalog, data.split, data.run)
+    followed = tracking.observers(settings.track, data.run.tracking, data.run.name, request.model_dump(mode="json"))
+    made = stage.train(request, data.catalog, data.split, data.run, observers=followed)
+    if distributed.here().first and not (made.directory / training.PAGE).exists():
+        training.write(made, data.catalog)
+    return made
+
+
+def find_rate(settings: Settings) -> tuple[Curve, Path]:
+    """The learning-rate range test of these settings, and the page with its curve. Nothing is trained."""
+    check(settings)
+    with files.locked(settings.run.root):
+        data = read(settings)
+        request = request_of(settings, data)
+        if request.recipe.frozen_features:
+            raise ConfigError("this recipe trains a head on stored features, at no learning rate", hint="leave it out")
+        from torchstone.report import range_page
+        from torchstone.train import stage
+
+        stage.check(request)
+        curve = stage.curve_of(request, data.catalog, data.split, data.run)
+        return curve, range_page.write(curve, request.recipe.lr, settings.run.root / "learning_rate.html")
+
+
+def request_of(settings: Settings, data: Data) -> TrainRequest:
+    """What these settings ask to train, with a model that fits the images where they name none."""
+    return _request(_by_the_images(settings, data))
+
+
+def base_of(settings: Settings, data: Data) -> str:
+    """The named recipe that the training starts from."""
+    from torchstone.train import recipes
+
+    return recipes.root_of(_recipe_of(_by_the_images(settings, data)))
 
 
 def check(settings: Settings) -> None:
@@ -41,8 +87,12 @@ def check(settings: Settings) -> None:
     if settings.epochs == 0 and not settings.weights:
         raise ConfigError("epochs = 0 keeps the weights, but none were given", hint="name them with --weights")
     request = _request(settings)
+    for tracker in settings.track:
+        registry.trackers.ready(tracker)
     from torchstone.data.augment import POLICIES
-    from torchstone.train import stage
+    from torchstone.train import device, stage
+
+    device.use(settings.device)
 
     if settings.model or settings.weights:
         stage.check(request)
@@ -68,18 +118,27 @@ def _request(settings: Settings) -> TrainRequest:
     missing = registry.missing_packages(("torch", "safetensors"))
     if missing:
         raise MissingPackageError("training", missing)
-    from torchstone.train import recipe, stage
+    from torchstone.train import recipes, stage
 
-    base = recipe.finetune() if settings.weights else recipe.scratch()
+    recipe = recipes.changed(recipes.by_name(_recipe_of(settings)), settings.recipe_options)
+    if recipe.frozen_features and not settings.weights and settings.model:
+        raise ConfigError(
+            f"the recipe '{_recipe_of(settings)}' keeps the features of '{settings.model}', whose weights are fresh",
+            hint="name trained ones: --weights lite0, or a file",
+        )
     return stage.TrainRequest(
         model=settings.model,
         weights=settings.weights,
         image_size=settings.image_size,
         small_input=settings.small_input,
         channels=settings.channels,
-        recipe=base.model_copy(update=settings.recipe_options),
+        recipe=recipe,
         seed=settings.seed,
     )
+
+
+def _recipe_of(settings: Settings) -> str:
+    return settings.recipe or ("finetune" if settings.weights else "scratch")
 
 
 def _by_the_images(settings: Settings, data: Data) -> Settings:

@@ -1,75 +1,51 @@
 """The training loop. It can be killed at any moment and goes on from its last checkpoint with the same numbers as if
 it had never stopped: the order of the samples depends on (seed, epoch), their augmentation on (seed, epoch, sample),
-what is mixed and dropped out on (seed, epoch, step). The number of workers changes nothing."""
+what is mixed and dropped out on (seed, epoch, step). The number of workers changes nothing.
+
+In several processes (``distributed``) each takes its share of every batch; what is summed is summed over all of them.
+"""
 
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional
+from numpy.typing import NDArray
 
-from torchstone.core import console, machine, seeding
+from torchstone.core import console, machine, tables
 from torchstone.core.contracts import ImageSet
-from torchstone.core.errors import ArtifactError, DataError, TrainingError
+from torchstone.core.errors import ConfigError, DataError
 from torchstone.data.augment import Augmenter
 from torchstone.data.loader import Batch, batches
-from torchstone.data.sampling import class_weights, epoch_of
+from torchstone.data.sampling import class_weights, epoch_of, sources
+from torchstone.evaluate import metrics
 from torchstone.models.deployable import Deployable
-from torchstone.train import checkpoint, mixing, optim
+from torchstone.train import distributed, regularise, schedule, sizes
+from torchstone.train.checkpoint import Store
+from torchstone.train.device import arithmetic, autocast, device
+from torchstone.train.distributed import Ranks
+from torchstone.train.job import Job
+from torchstone.train.observe import Epoch, Observer, Step, told_of_the_end
 from torchstone.train.recipe import Recipe
+from torchstone.train.scores import cross_entropy, score, val_row
+from torchstone.train.state import Progress, State, Sums
+from torchstone.train.step import NotANumberError, rehearse, take
 
-CHECKPOINT_SECONDS = 20.0
-"""A killed run repeats at most this much work."""
-BEST, LAST = "best.safetensors", "last.safetensors"
+__all__ = ["Progress", "arithmetic", "autocast", "device", "evaluate", "fit", "logits_of", "write_history"]
 
-
-@dataclass
-class Progress:
-    """How far a run has come: what a checkpoint stores besides tensors."""
-
-    epoch: int = 0
-    step: int = 0
-    """Batches done in this epoch."""
-    loss_sum: float = 0.0
-    seen: int = 0
-    seconds: float = 0.0
-    best: tuple[float, float] = (-1.0, 0.0)
-    """Top-1 and negative loss on val (to four digits) of the best epoch so far."""
-    best_epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+ItemT = TypeVar("ItemT")
+CHECKPOINT_SHARE = 0.05
+"""Of the time, which the writing of checkpoints takes at most (but after each epoch there is one in any case)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What stays the same through all epochs."""
-
-    model: Deployable
-    optimiser: torch.optim.Optimizer
-    train: ImageSet
-    recipe: Recipe
-    seed: int
-    directory: Path
-    classes: Sequence[str]
-    outputs: int
-    """Logits of the network."""
-    weights: torch.Tensor | None
-    """float32[outputs], of each class in the loss."""
-    policy_source: bytes | None
-    """Of an augmentation policy in a file (``augment.source_of``)."""
-
-    @property
-    def steps(self) -> int:
-        """Batches an epoch; the last, smaller one is left out."""
-        return len(self.train) // self.recipe.batch
-
-
+@told_of_the_end
 def fit(
     model: Deployable,
     train: ImageSet,
@@ -77,193 +53,267 @@ def fit(
     recipe: Recipe,
     seed: int,
     directory: Path,
+    *,
     classes: Sequence[str] = (),
     policy_source: bytes | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Progress:
-    """Train ``model.network`` in place and leave it at its best epoch by val top-1.
+    """Train ``model.network`` in place and leave it at its best epoch by ``recipe.metric`` on val.
 
     ``directory`` keeps the checkpoints; what an earlier, interrupted call left there is continued. ``classes`` are the
     names that a sampler's weights go by; ``policy_source`` is what the file of an augmentation policy holds
-    (``augment.source_of``; None: read when it is needed).
+    (``augment.source_of``; None: read when it is needed). ``observers`` are told of every step and epoch in the first
+    process.
     """
-    if len(train) < recipe.batch:
-        raise DataError(
-            f"{len(train)} training images do not fill one batch of {recipe.batch}",
-            hint="give more images or a smaller --batch",
-        )
-    torch.set_num_threads(machine.usable_cores())
+    torch.set_num_threads(max(1, machine.usable_cores() // distributed.on_this_machine()))
     model.to(device())
     model.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimiser = optim.optimiser(model.network, recipe)
-    outputs = _outputs(model, train)
+    regularise.dropouts(model.network, recipe)
     job = Job(
         model=model,
-        optimiser=optimiser,
         train=train,
+        val=val,
         recipe=recipe,
         seed=seed,
         directory=directory,
         classes=classes,
-        outputs=outputs,
-        weights=_weights(train, outputs, recipe),
+        outputs=outputs_of(model, train),
+        crop=train.images(slice(0, 1)).shape[1],
+        device=device(),
         policy_source=policy_source,
+        ranks=distributed.here(),
     )
-    progress = Progress()
-    if (directory / LAST).exists():
-        progress = _continued(checkpoint.restore(directory / LAST, model.network, optimiser), directory)
-        console.say(f"training goes on from epoch {progress.epoch + 1}, batch {progress.step + 1}")
-    while progress.epoch < recipe.epochs and progress.epoch - progress.best_epoch < recipe.patience:
-        _epoch(job, progress)
-        _close_epoch(job, val, progress)
-    checkpoint.restore(directory / BEST, model.network, optimiser)
+    _check(job)
+    store = Store(directory, recipe.keep)
+    if job.ranks.first:
+        store.open()
+    state = State(job, observers if job.ranks.first else ())
+    for observer in state.observers:
+        observer.begin(job)
+    _go_on(state, store)
+    progress = state.progress
+    try:
+        with distributed.synchronised_norms(model.network, job.ranks, job.device):
+            while progress.epoch < recipe.epochs and progress.epoch - progress.best_epoch < recipe.patience:
+                _epoch(state, store)
+                _close_epoch(state, store)
+    except NotANumberError as error:
+        raise error.traced(state) from None
+    job.ranks.as_the_first(None)  # until it has written the last checkpoint
+    if progress.epoch:
+        model.network.load_state_dict(store.best(progress.best_step)["network"])
+    for observer in state.observers:
+        observer.end(progress.best_epoch)
     model.cpu().eval()
     return progress
 
 
-def _outputs(model: Deployable, images: ImageSet) -> int:
+def _check(job: Job) -> None:
+    """Raise the UserError of a recipe that does not go with these images, this network or these processes."""
+    recipe, ranks = job.recipe, job.ranks
+    if len(job.train) < recipe.batch:
+        raise DataError(
+            f"{len(job.train)} training images do not fill one batch of {recipe.batch}",
+            hint="give more images or a smaller --batch",
+        )
+    if recipe.batch < 2 * ranks.size * recipe.accumulate:
+        raise ConfigError(
+            f"a batch of {recipe.batch} cannot go through {ranks.size} processes in {recipe.accumulate} parts: a part "
+            "needs two images for its batch norms",
+            hint=f"--batch {2 * ranks.size * recipe.accumulate} or more",
+        )
+    sizes.check(job.model.network, recipe, job.crop, job.model.channels)
+    if recipe.class_weights and recipe.sampler != "shuffle":
+        console.say(
+            f"warning: the sampler '{recipe.sampler}' and class weights both make up for uneven classes, so that rare "
+            "ones count twice; leave one of them out unless that is meant"
+        )
+
+
+def outputs_of(model: Deployable, images: ImageSet) -> int:
     """How many logits the network gives."""
     model.eval()
     with torch.inference_mode():
         return model(torch.from_numpy(images.images(slice(0, 1))).to(device())).shape[1]
 
 
-def _weights(images: ImageSet, outputs: int, recipe: Recipe) -> torch.Tensor | None:
-    if not recipe.class_weights:
-        return None
-    if recipe.sampler != "shuffle":
-        console.say(
-            f"warning: the sampler '{recipe.sampler}' and class weights both make up for uneven classes, so that rare "
-            "ones count twice; leave one of them out unless that is meant"
+def _go_on(state: State, store: Store) -> None:
+    """Take back the newest checkpoint that is whole, where there is one: the same in all processes."""
+    ranks = state.job.ranks
+    found = store.newest() if ranks.first else None
+    name = ranks.as_the_first(found and found[0])
+    if name is not None:
+        state.restore(found[1] if found else store.load(name))
+        console.say(f"training goes on from epoch {state.progress.epoch + 1}, batch {state.progress.step + 1}")
+    if ranks.first:
+        store.forget_after(state.number)
+
+
+def _epoch(state: State, store: Store) -> None:
+    """The rest of one epoch, from batch ``progress.step``."""
+    job, progress, sums = state.job, state.progress, state.progress.sums
+    state.prepare()
+    rehearse(state)
+    images, order = epoch_of(job.train, job.recipe.sampler, job.seed, progress.epoch, job.classes)
+    weights = class_weights_of(job)
+    pace = Pace(job.recipe.checkpoint_seconds)
+    bar = f"epoch {progress.epoch + 1}/{job.recipe.epochs}"
+    for batch in console.track(pace.timed(_rest_of(job, progress, images, order)), bar, job.steps - progress.step):
+        rate = state.set_rate()
+        taken = take(state, batch, weights, due=pace.due)
+        waited, seconds = pace.lap()
+        step = Step(
+            number=state.number,
+            epoch=progress.epoch + 1,
+            rows=batch.rows,
+            items=sources(images, batch.rows),
+            losses=taken.losses,
+            lr=rate,
+            gradient=taken.norm,
+            waited=waited,
+            seconds=seconds,
         )
-    return torch.from_numpy(class_weights(images.labels, outputs, recipe.class_weights)).to(device())
+        sums.add(loss=taken.loss, right=taken.right, images=taken.images, norm=taken.norm)
+        sums.waited, sums.seconds = sums.waited + waited, sums.seconds + seconds
+        progress.step += 1
+        for observer in state.observers:
+            observer.step(step)
+        if taken.due and progress.step < job.steps:
+            with pace.writing():
+                _save(state, store)
 
 
-def device() -> torch.device:
-    """The first GPU where there is one, else the CPU. On a GPU, a resumed run is close to the one left alone, not equal
-    to the bit: some of its kernels add in any order."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _rest_of(job: Job, progress: Progress, images: ImageSet, order: NDArray[np.intp]) -> Iterator[Batch]:
+    """This process's share of the augmented batches of this epoch that are still to come."""
+    recipe = job.recipe
+    plan = [order[step * recipe.batch : (step + 1) * recipe.batch] for step in range(progress.step, job.steps)]
+    make = Augmenter(recipe.augment, job.crop, job.seed, progress.epoch, job.policy_source)
+    return batches(images, [job.ranks.share(rows) for rows in plan], make, workers=recipe.workers)
 
 
-def _continued(stored: dict[str, Any], directory: Path) -> Progress:
-    try:
-        return Progress(**stored)
-    except TypeError:
-        raise ArtifactError(
-            f"the checkpoint in '{directory}' was written by another version of torchstone",
-            hint=f"delete '{directory}': training starts again from the beginning",
-        ) from None
+def class_weights_of(job: Job) -> torch.Tensor | None:
+    """float32[outputs], of each class in the loss."""
+    if not job.recipe.class_weights:
+        return None
+    return torch.from_numpy(class_weights(job.train.labels, job.outputs, job.recipe.class_weights)).to(job.device)
 
 
-def autocast(precision: str) -> Any:
-    """The context in which the network computes in ``arithmetic(precision)``."""
-    where, use = arithmetic(precision)
-    return torch.autocast(where, dtype=torch.bfloat16, enabled=use == "bf16")
+def _close_epoch(state: State, store: Store) -> None:
+    """Evaluate on val, note the epoch, keep the weights if they are the best so far, and write the checkpoint."""
+    job, progress, network = state.job, state.progress, state.job.model.network
+    with state.average.applied(network) if state.average else nullcontext():
+        job.ranks.same_buffers(network)
+        logits = logits_of(job.model, job.val, state.precision, ranks=job.ranks)
+        row = _row(state, logits)
+        scored = score(job.recipe.metric, row)
+        progress.epoch += 1
+        progress.step, progress.sums = 0, Sums()
+        if scored > progress.best:
+            progress.best, progress.best_epoch, progress.best_step = scored, progress.epoch, state.number
+            if job.ranks.first:
+                store.save_best(state.number, {"network": network.state_dict()})
+        for observer in state.observers:
+            told = Epoch(number=progress.epoch, row=row, logits=logits, labels=job.val.labels)
+            row.update(observer.epoch(told) or {})
+    progress.history.append(row)
+    console.say(
+        f"epoch {progress.epoch:>3}/{job.recipe.epochs}  loss {row['train_loss']:.3f}  val loss {row['val_loss']:.3f}  "
+        f"val top-1 {row['val_top1']:.2f} %  {row['seconds']:.0f} s"
+    )
+    _save(state, store)
 
 
-def arithmetic(precision: str) -> tuple[str, str]:
-    """Device and precision. ``auto`` is BF16 where the processor multiplies it natively (there it is about twice as
-    fast), else float32."""
-    where = device().type
-    on_cpu = bool({"avx512_bf16", "amx_bf16"} & machine.cpu_flags())
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if where == "cuda" else on_cpu
-    return where, "bf16" if precision == "bf16" or (precision == "auto" and native) else "f32"
+def _row(state: State, logits: NDArray[np.float32]) -> dict[str, float]:
+    """What the history says of the epoch that ends; shares of val are in per cent."""
+    sums = state.progress.sums
+    norms = [norm for norm in sums.norms if math.isfinite(norm)]
+    return {
+        "epoch": state.progress.epoch + 1,
+        "train_loss": sums.loss / sums.images,
+        "train_top1": 100 * sums.right / sums.images,
+        **val_row(logits, state.job.val.labels, state.job.outputs),
+        "lr": schedule.rate(state.job.recipe, state.number - 1, state.job.all_steps),
+        "seconds": sums.seconds,
+        "images_per_second": sums.images / sums.seconds,
+        "waited_share": sums.waited / sums.seconds,
+        "gradient": statistics.median(norms) if norms else 0.0,
+    }
 
 
 def evaluate(model: Deployable, images: ImageSet, precision: str, batch: int = 64) -> tuple[float, float]:
     """Mean cross-entropy (nats) and top-1 (per cent)."""
+    logits = logits_of(model, images, precision, batch)
+    return cross_entropy(logits, images.labels), 100 * metrics.top1(images.labels, metrics.predicted_classes(logits))
+
+
+def logits_of(
+    model: Deployable, images: ImageSet, precision: str, batch: int = 64, ranks: Ranks | None = None
+) -> NDArray[np.float32]:
+    """float32[n, classes] of all ``images``. Of several ``ranks`` each takes every so many batches, so that their
+    number changes no digit."""
+    ranks = ranks or Ranks()
     model.eval()
-    loss, right = 0.0, 0
+    logits: torch.Tensor | None = None
     with torch.inference_mode(), autocast(precision):
-        for start in range(0, len(images), batch):
+        for number, start in enumerate(range(0, len(images), batch)):
+            if number % ranks.size != ranks.rank and logits is not None:
+                continue
             rows = slice(start, start + batch)
-            labels = torch.from_numpy(images.labels[rows]).to(device())
-            logits = model(torch.from_numpy(images.images(rows)).to(device())).float()
-            loss += functional.cross_entropy(logits, labels, reduction="sum").item()
-            right += int((logits.argmax(1) == labels).sum())
-    return loss / len(images), 100.0 * right / len(images)
+            found = model(torch.from_numpy(images.images(rows)).to(device())).float()
+            logits = torch.zeros(len(images), found.shape[1], device=found.device) if logits is None else logits
+            if number % ranks.size == ranks.rank:
+                logits[rows] = found
+        assert logits is not None
+        return ranks.add(logits).cpu().numpy()
 
 
-def _epoch(job: Job, progress: Progress) -> None:
-    """The rest of one epoch, from batch ``progress.step``."""
-    recipe = job.recipe
-    job.model.train()
-    saved = started = time.monotonic()
-    before = progress.seconds
-    bar = f"epoch {progress.epoch + 1}/{recipe.epochs}"
-    for batch in console.track(_rest_of(job, progress), bar, job.steps - progress.step):
-        number = progress.epoch * job.steps + progress.step
-        for group in job.optimiser.param_groups:
-            group["lr"] = optim.rate(recipe, number, recipe.epochs * job.steps)
-        loss = _step(job, batch, number)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} in epoch {progress.epoch + 1}",
-                hint=f"lower the learning rate: --lr {recipe.lr / 5:g}",
-            )
-        progress.loss_sum += loss * len(batch.labels)
-        progress.seen += len(batch.labels)
-        progress.step += 1
-        progress.seconds = before + time.monotonic() - started
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            checkpoint.save(job.directory / LAST, job.model.network, job.optimiser, vars(progress))
-            saved = time.monotonic()
+def _save(state: State, store: Store) -> None:
+    """Write the checkpoint, and what is known so far of each epoch as a table beside it."""
+    stored = state.stored()
+    if state.job.ranks.first:
+        store.save(state.number, stored)
+        if state.progress.history and not state.progress.step:
+            write_history(store.directory / "history.parquet", state.progress)
 
 
-def _rest_of(job: Job, progress: Progress) -> Iterator[Batch]:
-    """The augmented batches of this epoch that are still to come."""
-    recipe = job.recipe
-    images, order = epoch_of(job.train, recipe.sampler, job.seed, progress.epoch, job.classes)
-    plan = [order[step * recipe.batch : (step + 1) * recipe.batch] for step in range(progress.step, job.steps)]
-    crop = job.train.images(slice(0, 1)).shape[1]
-    make = Augmenter(recipe.augment, crop, job.seed, progress.epoch, job.policy_source)
-    return batches(images, plan, make, workers=recipe.workers)
+def write_history(path: Path, progress: Progress) -> None:
+    """A row an epoch; a value that an observer did not give in an epoch is missing there."""
+    names = list(dict.fromkeys(name for row in progress.history for name in row))
+    columns = {name: [row.get(name) for row in progress.history] for name in names}
+    tables.write(path, tables.frame(columns), {"best_epoch": progress.best_epoch})
 
 
-def _step(job: Job, batch: Batch, number: int) -> float:
-    """One batch forward, backward and down the gradient; returns its mean loss. ``number`` counts the steps of the
-    whole training."""
-    model, recipe = job.model, job.recipe
-    torch.manual_seed(seeding.seed_of(job.seed, "step", number))
-    x = model.normalise(batch.pixels.to(device(), non_blocking=True))
-    targets = batch.labels.to(device(), non_blocking=True)
-    if recipe.mixup or recipe.cutmix or job.weights is not None:
-        # As shares of classes: with these, torch's weighted mean divides by the images, not by their weights.
-        targets = mixing.one_hot(targets, job.outputs)
-        x, targets = mixing.mixed(x, targets, mixup=recipe.mixup, cutmix=recipe.cutmix, seed=job.seed, step=number)
-    x = x.contiguous(memory_format=torch.channels_last)
-    with autocast(recipe.precision):
-        logits = model.network(x)
-        loss = functional.cross_entropy(logits, targets, weight=job.weights, label_smoothing=recipe.label_smoothing)
-    job.optimiser.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.network.parameters(), recipe.clip)
-    job.optimiser.step()
-    return loss.item()
+class Pace:
+    """The clock of an epoch: what its steps take, and when the next checkpoint is due."""
 
+    def __init__(self, checkpoint_seconds: float) -> None:
+        self._pause = checkpoint_seconds
+        self._saved = self._mark = time.monotonic()
+        self._got = self._mark
+        self._writing = 0.0
 
-def _close_epoch(job: Job, val: ImageSet, progress: Progress) -> None:
-    """Evaluate on val, note the epoch, keep the weights if they are the best so far, and write the checkpoint."""
-    model, optimiser, recipe, directory = job.model, job.optimiser, job.recipe, job.directory
-    val_loss, val_top1 = evaluate(model, val, recipe.precision)
-    progress.epoch += 1
-    progress.history.append(
-        {
-            "epoch": progress.epoch,
-            "train_loss": progress.loss_sum / max(1, progress.seen),
-            "val_loss": val_loss,
-            "val_top1": val_top1,
-            "lr": optimiser.param_groups[0]["lr"],
-            "seconds": progress.seconds,
-        }
-    )
-    latest = progress.history[-1]
-    console.say(
-        f"epoch {progress.epoch:>3}/{recipe.epochs}  loss {latest['train_loss']:.3f}  val loss {val_loss:.3f}  "
-        f"val top-1 {val_top1:.2f} %  {progress.seconds:.0f} s"
-    )
-    progress.step, progress.loss_sum, progress.seen, progress.seconds = 0, 0.0, 0, 0.0
-    found = (val_top1, -round(val_loss, 4))
-    if found > tuple(progress.best):  # a checkpoint gives a list back
-        progress.best, progress.best_epoch = found, progress.epoch
-        checkpoint.save(directory / BEST, model.network, optimiser, vars(progress))
-    checkpoint.save(directory / LAST, model.network, optimiser, vars(progress))
+    def timed(self, items: Iterator[ItemT]) -> Iterator[ItemT]:
+        """``items``, with a look at the clock before and after each."""
+        self._mark = time.monotonic()
+        for item in items:
+            self._got = time.monotonic()
+            yield item
+            self._mark = time.monotonic()
+
+    def lap(self) -> tuple[float, float]:
+        """Seconds until the item was there, and until now."""
+        return self._got - self._mark, time.monotonic() - self._mark
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint: their writing takes a small share of the time."""
+        pause = max(self._pause, self._writing / CHECKPOINT_SHARE) if self._pause else 0.0
+        return time.monotonic() - self._saved >= pause
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around the writing of a checkpoint."""
+        started = time.monotonic()
+        yield
+        self._saved = time.monotonic()
+        self._writing = self._saved - started

@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 
 from torchstone.core import artifact as artifacts
-from torchstone.core import console, files, seeding, tables
+from torchstone.core import console, files, seeding
 from torchstone.core.contracts import ImageSet
-from torchstone.core.errors import ConfigError
+from torchstone.core.errors import ConfigError, TrainingError
 from torchstone.core.run import Run, slug
 from torchstone.core.values import Artifact, Candidate, Catalog, MadeBy, Preprocess, Split, Value
 from torchstone.data import augment, sampling
@@ -22,10 +22,13 @@ from torchstone.data.preprocess import default_preprocess
 from torchstone.models import store, weights, zoo
 from torchstone.models.deployable import Deployable
 from torchstone.runtimes import golden
-from torchstone.train import loop
+from torchstone.train import device, distributed, initial, loop, probe, range_test
+from torchstone.train.observe import Observer
 from torchstone.train.recipe import Recipe
+from torchstone.train.resources import Resources
+from torchstone.train.telemetry import Telemetry
 
-VERSION = 3
+VERSION = 4
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "PIL")
 
 
@@ -41,14 +44,57 @@ class TrainRequest(Value):
     seed: int = 0
 
 
-def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Artifact:
+def train(
+    request: TrainRequest, catalog: Catalog, split: Split, run: Run, *, observers: Sequence[Observer] = ()
+) -> Artifact:
     """The trained artifact of this request in ``run.artifacts``: the one that stands there, or made now (an
-    interrupted training goes on). Raises UserErrors for what cannot be built before any image is decoded."""
-    architecture = architecture_of(request)
+    interrupted training goes on), by several processes where ``distributed`` joined them. Raises UserErrors for what
+    cannot be built before any image is decoded."""
+    policy_source = augment.source_of(request.recipe.augment)
+    draft = _draft(request, catalog, split, policy_source)
+    ranks = distributed.here()
+
+    def fitted(directory: Path) -> tuple[Deployable, ImageSet]:
+        """The trained model and the calibration part: what all processes do together."""
+        model = untrained(request, catalog)
+        sets = ranks.one_by_one(
+            lambda: {
+                part: open_images(catalog, split, part, draft.preprocess, run.cache)
+                for part in ("train", "val", "calib")
+            }
+        )
+        if request.recipe.epochs:
+            fit_into(
+                model, sets["train"], sets["val"], request.recipe, request.seed, directory,
+                classes=catalog.classes, policy_source=policy_source, observers=observers,
+            )  # fmt: skip
+        return model, sets["calib"]
+
+    def make(directory: Path) -> Artifact:
+        ranks.as_the_first(directory)
+        model, calib = fitted(directory)
+        artifact = save_torch(model, draft, calib, directory)
+        golden.seal(Candidate(name="torch", artifact=artifact, runtime="torch"), calib)
+        return artifact
+
+    place = run.artifacts / f"{slug(draft.architecture.rpartition(':')[2])}-{draft.key[:10]}"
+    if not ranks.as_the_first((place / "artifact.json").exists()):
+        if ranks.first:
+            artifacts.build(place, make, resume=True)
+        else:
+            fitted(ranks.as_the_first(place))
+        ranks.as_the_first(None)  # until it stands
+    return artifacts.load_artifact(place)
+
+
+def _draft(request: TrainRequest, catalog: Catalog, split: Split, policy_source: bytes | None) -> Artifact:
+    """The artifact of this request without its files, and with the key that all that goes into it gives."""
+    recipe, architecture = request.recipe, architecture_of(request)
     options = {"channels": request.channels, "small_input": request.small_input}
     preprocess = preprocess_for(request, architecture)
-    sampling.check_classes(request.recipe.sampler, catalog.classes)
-    policy_source = augment.source_of(request.recipe.augment)
+    sampling.check_classes(recipe.sampler, catalog.classes)
+    if recipe.frozen_features:
+        probe.check(recipe, request.weights)
     key = artifacts.key_of(
         {
             "step": ["train", VERSION],
@@ -56,15 +102,16 @@ def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Ar
             "weights": _weights_digest(request.weights),
             "preprocess": preprocess.digest(),
             "classes": catalog.classes,
-            "recipe": request.recipe.model_dump(mode="json"),
-            "augment": augment.identity(request.recipe.augment, policy_source),
-            "arithmetic": loop.arithmetic(request.recipe.precision),
+            "recipe": recipe.model_dump(mode="json"),
+            "augment": augment.identity(recipe.augment, policy_source),
+            "arithmetic": device.arithmetic(recipe.precision),
+            **({"probe": probe.ingredients(recipe)} if recipe.frozen_features else {}),
             "seed": request.seed,
             "split": split.fingerprint,
         },
         PACKAGES,
     )
-    draft = Artifact(
+    return Artifact(
         id="",
         key=key,
         format="torch",
@@ -77,27 +124,40 @@ def train(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Ar
         split_fingerprint=split.fingerprint,
     )
 
-    def make(directory: Path) -> Artifact:
-        torch.manual_seed(seeding.seed_of(request.seed, "weights"))
-        model = Deployable(zoo.build(architecture, classes=len(catalog.classes), **options), preprocess)
-        if request.weights:
-            _start_from(model, request, request.weights)
-        sets = {part: open_images(catalog, split, part, preprocess, run.cache) for part in ("train", "val", "calib")}
-        if request.recipe.epochs:
-            pair, classes = (sets["train"], sets["val"]), catalog.classes
-            fit_into(model, *pair, request.recipe, request.seed, directory, classes, policy_source)
-        artifact = save_torch(model, draft, sets["calib"], directory)
-        golden.seal(Candidate(name="torch", artifact=artifact, runtime="torch"), sets["calib"])
-        return artifact
 
-    place = run.artifacts / f"{slug(architecture.rpartition(':')[2])}-{key[:10]}"
-    return artifacts.build(place, make, resume=True)
+def untrained(request: TrainRequest, catalog: Catalog) -> Deployable:
+    """The network as the training of this request begins with it: the same each time."""
+    architecture = architecture_of(request)
+    options = {"channels": request.channels, "small_input": request.small_input}
+    torch.manual_seed(seeding.seed_of(request.seed, "weights"))
+    network = zoo.build(architecture, classes=len(catalog.classes), **options)
+    model = Deployable(network, preprocess_for(request, architecture))
+    fresh = _start_from(model, request, request.weights) if request.weights else None
+    initial.initialise(model.network, request.recipe.init, fresh)
+    return model
+
+
+def curve_of(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> range_test.Curve:
+    """The learning-rate range test of this request; nothing but the cache of images is written."""
+    sampling.check_classes(request.recipe.sampler, catalog.classes)
+    model = untrained(request, catalog)
+    preprocess = preprocess_for(request, architecture_of(request))
+    return range_test.find(
+        model,
+        open_images(catalog, split, "train", preprocess, run.cache),
+        request.recipe,
+        request.seed,
+        classes=catalog.classes,
+        policy_source=augment.source_of(request.recipe.augment),
+    )
 
 
 def check(request: TrainRequest) -> None:
     """Raise the UserError of a request that names no network, or weights that are not there."""
     if request.weights:
         weights.locate(request.weights)
+    if request.recipe.frozen_features:
+        probe.check(request.recipe, request.weights)
     preprocess = preprocess_for(request, architecture_of(request))
     augment.check_policy(request.recipe.augment)
     if request.recipe.augment not in augment.POLICIES:
@@ -111,15 +171,28 @@ def fit_into(
     recipe: Recipe,
     seed: int,
     directory: Path,
+    *,
     classes: Sequence[str] = (),
     policy_source: bytes | None = None,
+    observers: Sequence[Observer] = (),
 ) -> None:
-    """Train ``model`` in place and leave ``history.parquet`` in ``directory``. ``classes`` are the names that a
-    sampler's weights go by, ``policy_source`` is what the file of an augmentation policy holds."""
+    """Train ``model`` in place and leave ``history.parquet`` and what the coach says in ``directory``. ``classes`` are
+    the names that a sampler's weights go by, ``policy_source`` is what the file of an augmentation policy holds."""
     place = directory / artifacts.CHECKPOINTS
-    progress = loop.fit(model, train_set, val, recipe, seed, place, classes, policy_source)
-    columns = {name: [row[name] for row in progress.history] for name in progress.history[0]}
-    tables.write(directory / "history.parquet", tables.frame(columns), {"best_epoch": progress.best_epoch})
+    telemetry = Telemetry()
+    watching = (telemetry, Resources(directory / "resources.parquet"), *observers)
+    try:
+        fit = probe.fit if recipe.frozen_features else loop.fit
+        progress = fit(
+            model, train_set, val, recipe, seed, place, classes=classes, policy_source=policy_source, observers=watching
+        )
+    except TrainingError:
+        if telemetry.broken:
+            telemetry.keep(place)
+        raise
+    if distributed.here().first:
+        loop.write_history(directory / "history.parquet", progress)
+        telemetry.keep(directory, progress.best_epoch)
 
 
 def save_torch(model: Deployable, draft: Artifact, calib: ImageSet, directory: Path) -> Artifact:
@@ -160,8 +233,8 @@ def preprocess_for(request: TrainRequest, architecture: str) -> Preprocess:
     return default_preprocess(crop, resize=resize, interpolation=interpolation, channels=channels, **numbers)
 
 
-def _start_from(model: Deployable, request: TrainRequest, source: str) -> None:
-    """Copy the weights that were asked for, and say which layers start fresh."""
+def _start_from(model: Deployable, request: TrainRequest, source: str) -> tuple[str, ...]:
+    """Copy the weights that were asked for; returns the names of those that start fresh, after saying so."""
     fresh = weights.load_into(model.network, weights.read(source), source)
     if fresh and not request.recipe.epochs:
         raise ConfigError(
@@ -170,6 +243,7 @@ def _start_from(model: Deployable, request: TrainRequest, source: str) -> None:
         )
     if fresh:
         console.say(f"weights of {source}; fresh: {', '.join(fresh)}")
+    return fresh
 
 
 def _weights_digest(source: str | None) -> str | None:

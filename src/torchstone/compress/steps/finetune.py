@@ -32,12 +32,12 @@ class Finetune(Step):
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
         from torchstone.models import store
-        from torchstone.train import recipe, stage
+        from torchstone.train import recipes, stage
 
         assert context.val is not None
         model = store.load(artifact)
-        options = recipe.finetune().model_copy(update=config.model_dump())
-        batch = min(options.batch, len(context.train))
-        options = options.model_copy(update={"batch": batch, "patience": options.epochs})
+        given = {name: getattr(config, name) for name in ("epochs", "lr", "augment")}
+        batch = min(config.batch, len(context.train))
+        options = recipes.changed(recipes.finetune(), {**given, "batch": batch, "patience": config.epochs})
         stage.fit_into(model, context.train, context.val, options, context.seed, out_dir)
         return stage.save_torch(model, artifact, context.calib, out_dir)

@@ -73,12 +73,14 @@ class Policy:
 POLICIES: dict[str, Policy | None] = {
     "none": None,
     "light": Policy(),
+    "mirror": Policy(flip=True),
     "standard": Policy(flip=True, rotation=15, scale=0.2, hue=20, saturation=0.2, value=0.2),
     "strong": Policy(flip=True, quarter_turns=True, automatic=True, value=0.2, contrast=0.2, noise=0.05, erase=0.25),
     "medical": Policy(rotation=15, scale=0.2),
 }
-"""``none``: the evaluation's own pixels. ``light``: a random crop. ``standard``, ``strong``: for photos; they mirror,
-which is wrong for digits, text and signs, so they are never chosen by themselves. ``medical``: no flips, no colours."""
+"""``none``: the evaluation's own pixels. ``light``: a random crop. ``mirror``: mirrored besides, as is usual for
+CIFAR-10. ``standard``, ``strong``: for photos. What mirrors is wrong for digits, text and signs, and never chosen by
+itself. ``medical``: no flips, no colours."""
 
 MIRRORING = tuple(name for name, policy in POLICIES.items() if policy and policy.flip)
 DESCRIPTION = (

@@ -170,7 +170,7 @@ def _transform(row: Any, path: Path, crop: int, depth: int) -> Transform:
         raise ConfigError(f"a transform in '{path}' has no name", hint='name = "RandomHorizontalFlip"')
     name = row["name"]
     if name in ("MixUp", "CutMix"):
-        raise ConfigError(f"'{name}' in '{path}' mixes two images", hint=f"give --{name.lower()} instead")
+        raise ConfigError(f"'{name}' in '{path}' mixes two images", hint=f"give --set {name.lower()}=0.2 instead")
     if name not in known:
         raise ConfigError(f"unknown transform '{name}' in '{path}'", hint=nearest(name, known))
     nested = {"transforms": _listed(row["transforms"], path, crop, depth + 1)} if "transforms" in row else {}

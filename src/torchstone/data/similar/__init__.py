@@ -44,8 +44,9 @@ PLAIN = 1.5
 plain to be told from others: clear sky, a blank page. What is left to compare is noise."""
 
 SMALLEST = 32
-"""Pixels of the shorter side below which images are not compared: a thumbnail of them is for the most part made up. At
-28 pixels, 661 of MNIST's 10,000 digits were taken for others in another hand."""
+"""Pixels of the shorter side below which two images are not compared with each other: their thumbnails are for the most
+part made up. At 28 pixels, 661 of MNIST's 10,000 digits were taken for others in another hand. A small image is still
+compared with larger ones, whose trimmed or shrunk copy it may be."""
 
 PAIRS_AT_ONCE = 256
 
@@ -76,16 +77,18 @@ def thumbnail(luma: Image.Image) -> NDArray[np.uint8]:
 def find(
     thumbnails: NDArray[np.uint8], digests: NDArray[np.uint8], short_sides: NDArray[np.int32] | None = None
 ) -> Similar:
-    """Compare all images with each other, but for those that are too small (SMALLEST) or too plain (PLAIN) for it.
+    """Compare all images with each other, but for those too plain for it (PLAIN), and two that are both too small
+    (SMALLEST).
 
     ``thumbnails`` is uint8[n, SIDE, SIDE], which may be a memory-mapped file; ``digests``, uint8[n, 32], tells which
     have equal pixels; ``short_sides`` are in pixels (None: all are large enough). The result depends on these alone.
     """
     first, copy_of = _distinct(digests)
-    rows = first if short_sides is None else first[short_sides[first] >= SMALLEST]
+    large = np.ones(len(thumbnails), bool) if short_sides is None else short_sides >= SMALLEST
+    rows = first if large[first].any() else first[:0]
     rows = rows[~_plain(thumbnails, rows)]
     keys = index.candidates(thumbnails, rows)
-    pairs, scores = _alike(thumbnails, keys)
+    pairs, scores = _alike(thumbnails, keys, large)
     same = _accepted(pairs, scores)
     crowded = _crowded(pairs, scores, same, len(thumbnails))
     pairs, scores = pairs[same], scores[same]
@@ -116,12 +119,17 @@ def _plain(thumbnails: NDArray[np.uint8], rows: NDArray[np.intp]) -> NDArray[np.
     return plain
 
 
-def _alike(thumbnails: NDArray[np.uint8], keys: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The candidates (``index.candidates``) with a score of register.HOPELESS or more, sorted; each pair once."""
+def _alike(
+    thumbnails: NDArray[np.uint8], keys: NDArray[np.int64], large: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The candidates (``index.candidates``) with a score of register.HOPELESS or more, sorted; each pair once. One of
+    the two has to be ``large``, bool[n]."""
     chunks = [keys[start : start + PAIRS_AT_ONCE] for start in range(0, len(keys), PAIRS_AT_ONCE)]
 
     def compare(chunk: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         one, other, mirrored = index.taken_apart(chunk, len(thumbnails))
+        either = large[one] | large[other]
+        one, other, mirrored = one[either], other[either], mirrored[either]
         found = _scores(thumbnails, one, other, mirrored)
         alike = found >= register.HOPELESS
         return np.stack([one, other], axis=1)[alike].astype(np.int32), found[alike]

@@ -15,6 +15,7 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
+        self.drop_path = nn.Identity()  # a training puts its stochastic depth here
         self.shortcut = (
             nn.Identity()
             if stride == 1 and inputs == outputs
@@ -23,7 +24,7 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        return torch.relu(self.drop_path(self.bn2(self.conv2(y))) + self.shortcut(x))
 
 
 def resnet20(classes: int, channels: int) -> nn.Module:

@@ -1,0 +1,57 @@
+"""What a network costs before it has learnt anything: parameters and multiply-accumulate operations, by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from torchstone.models import zoo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one image. ``layers`` has the MACs of each module that has any, by its path; what is computed outside of such
+    modules (attention) is in ``macs`` alone."""
+
+    parameters: int
+    macs: int
+    layers: dict[str, int]
+
+
+def cost(architecture: str, *, classes: int, crop: int, channels: int = 3) -> Cost:
+    """Of an architecture by its full name. Nothing is computed and no memory is taken: the network is built and run on
+    torch's 'meta' device, which knows shapes alone."""
+    with torch.device("meta"):
+        network = zoo.build(architecture, classes=classes, channels=channels)
+    return cost_of(network, torch.zeros(1, channels, crop, crop, device="meta"))
+
+
+def cost_of(network: nn.Module, image: torch.Tensor) -> Cost:
+    """Of a network for ``image``, float32[1, C, H, W] on its device. The MACs are torch's own count (convolutions and
+    matrix products; half of what it calls FLOPs), those of a layer come from the shapes that pass through it."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    layers: dict[str, int] = {}
+
+    def counting(name: str) -> Any:
+        def count(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+            if isinstance(module, nn.Conv2d):
+                layers[name] = layers.get(name, 0) + output.numel() * module.weight[0].numel()
+            elif isinstance(module, nn.Linear):
+                layers[name] = layers.get(name, 0) + output.numel() * module.in_features
+
+        return count
+
+    hooks = [module.register_forward_hook(counting(name)) for name, module in network.named_modules()]
+    training = network.training
+    try:
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network.eval()(image)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return Cost(parameters=zoo.parameters(network), macs=counter.get_total_flops() // 2, layers=layers)

@@ -1,0 +1,86 @@
+"""What a search can look for: how good the trained model is on val, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torchstone.core.errors import ConfigError, nearest
+from torchstone.train.recipe import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """One thing to make large or small."""
+
+    name: str
+    direction: Literal["maximize", "minimize"]
+    """As Optuna spells it."""
+    title: str
+    unit: str = ""
+    digits: int = 2
+    """Decimals that are shown."""
+    metric: Metric | None = None
+    """What the recipe of the trials keeps the best epoch by; None: a cost, measured on the trained model."""
+
+    @property
+    def column(self) -> str | None:
+        """Of a training's history, the column that holds it; None for a cost."""
+        return f"val_{self.metric}" if self.metric else None
+
+    @property
+    def sign(self) -> int:
+        """Times the value: larger is better."""
+        return 1 if self.direction == "maximize" else -1
+
+
+OBJECTIVES = {
+    objective.name: objective
+    for objective in (
+        Objective(name="top1", direction="maximize", title="top-1 on val", unit="%", metric="top1"),
+        Objective(name="loss", direction="minimize", title="loss on val", digits=4, metric="loss"),
+        Objective(name="macro_f1", direction="maximize", title="macro F1 on val", unit="%", metric="macro_f1"),
+        Objective(
+            name="balanced_accuracy",
+            direction="maximize",
+            title="balanced accuracy on val",
+            unit="%",
+            metric="balanced_accuracy",
+        ),
+        Objective(name="latency", direction="minimize", title="latency at batch 1", unit="ms"),
+        Objective(name="size", direction="minimize", title="size of the weights", unit="MB"),
+        Objective(name="params", direction="minimize", title="parameters", digits=0),
+    )
+}
+
+
+def named(names: Sequence[str]) -> tuple[Objective, ...]:
+    """The objectives of these names, in this order; a ConfigError for one that is unknown or named twice."""
+    if not names:
+        raise ConfigError("a search needs an objective", hint=f"known: {', '.join(OBJECTIVES)}")
+    for number, name in enumerate(names):
+        if name not in OBJECTIVES:
+            raise ConfigError(f"unknown objective '{name}'", hint=nearest(name, OBJECTIVES))
+        if name in names[:number]:
+            raise ConfigError(f"the objective '{name}' was named twice")
+    return tuple(OBJECTIVES[name] for name in names)
+
+
+def dominated(values: Sequence[float], others: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> bool:
+    """Whether one of ``others`` is at least as good in everything and better in something."""
+    own = [objective.sign * value for objective, value in zip(objectives, values, strict=True)]
+    return any(
+        all(theirs >= mine for theirs, mine in zip(other, own, strict=True)) and other != own
+        for other in (
+            [objective.sign * value for objective, value in zip(objectives, row, strict=True)] for row in others
+        )
+    )
+
+
+def front(rows: Mapping[int, Sequence[float]], objectives: Sequence[Objective]) -> list[int]:
+    """The trials that no other one beats, the best by the first objective first. With one objective: the best one (of
+    equal ones the earliest)."""
+    kept = [number for number, values in rows.items() if not dominated(values, list(rows.values()), objectives)]
+    kept.sort(key=lambda number: (-objectives[0].sign * rows[number][0], number))
+    return kept[:1] if len(objectives) == 1 else kept
