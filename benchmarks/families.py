@@ -25,7 +25,8 @@ def main() -> None:
         files.write_json(families.TABLE, {"members": members})
         print(f"{len(members)} networks in {families.TABLE}")
         return
-    from torchstone.stages.models import Options, models
+    from torchstone.evaluate.relative import Options
+    from torchstone.stages.models import models
 
     print(conditions())
     options = Options(runtime=given.runtime, precision=given.precision)

@@ -4,10 +4,9 @@ from torchstone.core.contracts import Operator
 from torchstone.evaluate import advice
 from torchstone.evaluate.peaks import Peaks
 from torchstone.evaluate.profile import Profile
-from torchstone.evaluate.relative import Relative
+from torchstone.evaluate.relative import Options, Relative, Row
 from torchstone.models.families import members
 from torchstone.report import families_page, profile_page
-from torchstone.stages.models import Options, Row
 
 
 def operator(number: int, kind: str, macs: int) -> Operator:

@@ -7,8 +7,8 @@ import pytest
 
 from command_line import torchstone
 from torchstone.core.errors import ArtifactError, ConfigError
+from torchstone.evaluate.relative import Options as Measured
 from torchstone.stages import profile as profiles
-from torchstone.stages.models import Options as Measured
 from torchstone.stages.models import models
 from torchstone.stages.profile import Options, profile
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchstone.evaluate.profile import Profile, Share
-    from torchstone.stages.models import Row
+    from torchstone.evaluate.relative import Row
     from torchstone.stages.profile import Answer
 
 KINDS, LAYERS = 8, 10

@@ -23,7 +23,8 @@ def command(
     json: JSON = False,
 ) -> int:
     from torchstone.cli import _profiles
-    from torchstone.stages.models import Options, models
+    from torchstone.evaluate.relative import Options
+    from torchstone.stages.models import models
 
     options = Options(runtime=runtime, threads=threads, precision=precision) if measure else None
     return _profiles.models(models(pattern, measure=options, out=out), out, json)

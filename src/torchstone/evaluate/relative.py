@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torchstone.core.values import Precision
+from torchstone.models.families import Member
+
 ROUNDS = 7
 SLOT_SECONDS = 0.05
 
@@ -20,6 +23,23 @@ class Relative:
     """Median of the slots."""
     ratio: float
     """Times as long as the reference: the median over pairs of neighbouring slots."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How the networks are timed."""
+
+    runtime: str = "openvino"
+    threads: int = 1
+    precision: Precision = "f32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A network and, where it was timed, how long one image takes."""
+
+    member: Member
+    speed: Relative | None = None
 
 
 def relative(call: Callable[[], Any], reference: Callable[[], Any]) -> Relative:

@@ -19,7 +19,8 @@ def write(run: Run) -> Path:
     if missing:
         raise MissingPackageError("the report", missing)
     from torchstone.report.context import gather
-    from torchstone.report.page import render
+    from torchstone.report.templates import environment
 
-    files.write_text(run.report, render(gather(run)))
+    page = environment().get_template("template.html.j2").render(page=gather(run))
+    files.write_text(run.report, page)
     return run.report

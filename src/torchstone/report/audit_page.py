@@ -12,7 +12,7 @@ import numpy as np
 from torchstone.core import files, tables
 from torchstone.core.values import SEVERITIES, Catalog, Finding, Severity
 from torchstone.report import pictures
-from torchstone.report.page import environment
+from torchstone.report.templates import environment
 
 PICTURES = 48
 """Images shown of a finding without groups."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from torchstone.report.page import environment
 from torchstone.report.pictures import data_uri
+from torchstone.report.templates import environment
 
 TILE = 144
 """Pixels of a picture on the sheet; smaller ones are enlarged by a whole number, so that they stay sharp."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torchstone.core import machine
+from torchstone.evaluate.relative import Options, Row
 from torchstone.models.families import FAMILIES
 from torchstone.report.families_figure import Dot, compared
-from torchstone.report.page import environment
-
-if TYPE_CHECKING:
-    from torchstone.stages.models import Options, Row
+from torchstone.report.templates import environment
 
 
 def render(rows: Sequence[Row], measured: Options | None) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torchstone.core import machine
 from torchstone.core.values import Finding
 from torchstone.evaluate.profile import Profile
-from torchstone.report.page import environment
 from torchstone.report.roofline import roofline
+from torchstone.report.templates import environment
 
 LAYERS = 40
 """Layers of which the page shows a row; the rest is counted."""

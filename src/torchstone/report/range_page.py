@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torchstone.core import files
 from torchstone.report import svg
-from torchstone.report.page import environment
+from torchstone.report.templates import environment
 
 if TYPE_CHECKING:
     from torchstone.train.range_test import Curve

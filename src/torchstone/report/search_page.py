@@ -9,8 +9,8 @@ from typing import Any
 
 from torchstone.core import files
 from torchstone.report import search_figures, wording
-from torchstone.report.page import environment
 from torchstone.report.search_figures import Point
+from torchstone.report.templates import environment
 from torchstone.train.recipes import short
 
 SOURCE, PAGE = "search.json", "search.html"

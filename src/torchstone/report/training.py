@@ -17,6 +17,7 @@ from torchstone.core.run import Run
 from torchstone.core.values import Artifact, Catalog, Finding
 from torchstone.data import findings as reported
 from torchstone.report import pictures, resources, training_figures
+from torchstone.report.templates import environment
 from torchstone.train import history as histories
 
 PAGE = "training.html"
@@ -84,8 +85,6 @@ def write(artifact: Artifact, catalog: Catalog) -> Path | None:
     missing = registry.missing_packages(("jinja2", "matplotlib", "polars"))
     if missing:
         raise MissingPackageError("the page of a training", missing)
-    from torchstone.report.page import environment
-
     found = training_of(artifact, catalog, "training")
     if found is None:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy as np
 from torchstone.core import files, machine, registry
 from torchstone.core.console import say, track
 from torchstone.core.errors import ConfigError, MissingPackageError
-from torchstone.core.values import Artifact, Precision, RuntimeOptions
-from torchstone.evaluate.relative import Relative, relative
+from torchstone.core.values import Artifact, RuntimeOptions
+from torchstone.evaluate.relative import Options, Row, relative
 from torchstone.models import families
 from torchstone.models.families import Member
 from torchstone.runtimes import open_artifact
@@ -22,23 +21,6 @@ from torchstone.stages import fresh
 
 REFERENCE = "resnet18"
 """Takes turns with every other network."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How the networks are timed."""
-
-    runtime: str = "openvino"
-    threads: int = 1
-    precision: Precision = "f32"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A network and, where it was timed, how long one image takes."""
-
-    member: Member
-    speed: Relative | None = None
 
 
 def models(pattern: str | None = None, *, measure: Options | None = None, out: Path | None = None) -> list[Row]:

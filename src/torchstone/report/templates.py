@@ -1,10 +1,9 @@
-"""The template, filled in."""
+"""The templates of this room, and what they may call."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -12,16 +11,7 @@ from markupsafe import Markup, escape
 from torchstone.report import wording
 from torchstone.train import coach
 
-if TYPE_CHECKING:
-    from torchstone.report.context import Page
-
-
 _FLAG = re.compile(r"--[a-z][a-z-]*(?: \w+=[^\s;,)]+)?")
-
-
-def render(page: Page) -> str:
-    """The whole HTML document of a run."""
-    return environment().get_template("template.html.j2").render(page=page)
 
 
 def environment() -> Environment:
