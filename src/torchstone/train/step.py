@@ -127,10 +127,10 @@ def rehearse(state: State) -> None:
 
 def _seen(state: State, batch: Batch, weights: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """What the network sees, float32[n, channels, side, side], and the targets: int64[n], or float32[n, classes]."""
-    job, recipe, epoch = state.job, state.job.recipe, state.progress.epoch
+    job, recipe = state.job, state.job.recipe
     x = job.model.normalise(batch.pixels.to(job.device, non_blocking=True))
     targets = batch.labels.to(job.device, non_blocking=True)
-    x = sizes.resized(x, sizes.side(recipe, epoch, job.crop))
+    x = sizes.resized(x, state.side)
     if recipe.mixup or recipe.cutmix or weights is not None:
         # As shares of classes: with these, torch's weighted mean divides by the images, not by their weights.
         targets = mixing.one_hot(targets, job.outputs)

@@ -203,10 +203,10 @@ class Telemetry(Observer):
         known = np.flatnonzero(np.isfinite(late))
         worst = known[np.argsort(-late[known], kind="stable")][:SUSPECTS]
         if len(worst):
-            predicted, items = _predictions(self._job, worst), list(self._job.train.items)
+            predicted, items = _predictions(self._job, worst), self._job.train.items
             self._suspects = [
                 Suspect(
-                    item=items[row],
+                    item=str(items[row]),
                     label=int(self._job.train.labels[row]),
                     predicted=predicted[at],
                     loss=float(late[row]),
