@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
 from torchstone.core import tables
@@ -284,3 +285,23 @@ def test_what_it_listens_to_is_not(change: dict[str, object], source: str) -> No
 def test_a_probe_without_weights_is_refused() -> None:
     with pytest.raises(ConfigError, match="no weights yet"):
         stage.check(stage.TrainRequest(model="lenet5", recipe=recipes.probe()))
+
+
+@pytest.mark.parametrize("option", ["fit_head", "freeze_norms"])
+def test_what_builds_on_weights_needs_some(option: str) -> None:
+    request = stage.TrainRequest(model="lenet5", recipe=Recipe().model_copy(update={option: True}))
+    with pytest.raises(ConfigError, match=option):
+        stage.check(request)
+
+
+def test_a_training_by_steps_begins_with_the_fitted_head(data: Data, trained: Artifact, tmp_path: Path) -> None:
+    """Nothing is trained at a rate of zero, and the fresh head is as good as a probe."""
+    names, bodies = zip(*store.load_state(trained.directory / store.WEIGHTS).items(), strict=True)
+    head, _ = zoo.head(store.load_network(trained))
+    torn = {name: body for name, body in zip(names, bodies, strict=True) if not name.startswith(f"{head}.")}
+    path = tmp_path / "backbone.safetensors"
+    save_file(torn, path)
+    recipe = Recipe(epochs=1, lr=1e-12, fit_head=True, precision="f32", augment="none", weight_decay=0)
+    request = stage.TrainRequest(model="lenet5", weights=str(path), recipe=recipe)
+    artifact = stage.train(request, data.catalog, data.split, Run(tmp_path / "run"))
+    assert tables.read(artifact.directory / "history.parquet")[0]["val_top1"][0] > 93

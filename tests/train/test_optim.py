@@ -48,6 +48,11 @@ def test_a_rate_is_set_by_each_groups_scale() -> None:
     assert [group["lr"] for group in optimiser.param_groups] == [0.1, 0.1, 0.2, 0.2]
 
 
+def test_norms_and_biases_have_a_rate_of_their_own() -> None:
+    groups = optim.optimiser(zoo.build("resnet20", classes=10), Recipe(bias_rate=64)).param_groups
+    assert {group["scale"]: {p.ndim for p in group["params"]} for group in groups} == {1.0: {2, 4}, 64.0: {1}}
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "key"),
     [

@@ -14,6 +14,7 @@ from torchstone.models.deployable import Deployable
 from torchstone.train.device import arithmetic
 from torchstone.train.distributed import Ranks
 from torchstone.train.recipe import Recipe
+from torchstone.train.teaching import Teaching
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Job:
     """Of an augmentation policy in a file (``augment.source_of``)."""
     ranks: Ranks = field(default_factory=Ranks)
     """This process among those that train together."""
+    teaching: Teaching | None = None
+    """What it learns from beside the labels."""
 
     @property
     def steps(self) -> int:
@@ -56,4 +59,5 @@ class Job:
             "seed": self.seed,
             "images": len(self.train),
             "arithmetic": " ".join(arithmetic(self.recipe.precision)),
+            **({"teaching": self.teaching.identity} if self.teaching else {}),
         }

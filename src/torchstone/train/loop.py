@@ -37,6 +37,7 @@ from torchstone.train.recipe import Recipe
 from torchstone.train.scores import cross_entropy, score, val_row
 from torchstone.train.state import Progress, State, Sums
 from torchstone.train.step import NotANumberError, rehearse, take
+from torchstone.train.teaching import Teaching
 
 __all__ = ["Progress", "arithmetic", "autocast", "device", "evaluate", "fit", "logits_of", "write_history"]
 
@@ -57,13 +58,14 @@ def fit(
     classes: Sequence[str] = (),
     policy_source: bytes | None = None,
     observers: Sequence[Observer] = (),
+    teaching: Teaching | None = None,
 ) -> Progress:
     """Train ``model.network`` in place and leave it at its best epoch by ``recipe.metric`` on val.
 
     ``directory`` keeps the checkpoints; what an earlier, interrupted call left there is continued. ``classes`` are the
     names that a sampler's weights go by; ``policy_source`` is what the file of an augmentation policy holds
     (``augment.source_of``; None: read when it is needed). ``observers`` are told of every step and epoch in the first
-    process.
+    process. With ``teaching`` (prepared), it says how images are varied and what the loss is.
     """
     torch.set_num_threads(max(1, machine.usable_cores() // distributed.on_this_machine()))
     model.to(device())
@@ -82,6 +84,7 @@ def fit(
         device=device(),
         policy_source=policy_source,
         ranks=distributed.here(),
+        teaching=teaching,
     )
     _check(job)
     store = Store(directory, recipe.keep)
@@ -121,6 +124,11 @@ def _check(job: Job) -> None:
             f"a batch of {recipe.batch} cannot go through {ranks.size} processes in {recipe.accumulate} parts: a part "
             "needs two images for its batch norms",
             hint=f"--batch {2 * ranks.size * recipe.accumulate} or more",
+        )
+    if job.teaching and (recipe.mixup or recipe.cutmix or recipe.class_weights or recipe.sampler != "shuffle"):
+        raise ConfigError(
+            "a teacher answers for single images, each as often as the others",
+            hint="leave mixup, cutmix, class weights and samplers out where a network is taught",
         )
     sizes.check(job.model.network, recipe, job.crop, job.model.channels)
     if recipe.class_weights and recipe.sampler != "shuffle":
@@ -188,6 +196,8 @@ def _rest_of(job: Job, progress: Progress, images: ImageSet, order: NDArray[np.i
     recipe = job.recipe
     plan = [order[step * recipe.batch : (step + 1) * recipe.batch] for step in range(progress.step, job.steps)]
     make = Augmenter(recipe.augment, job.crop, job.seed, progress.epoch, job.policy_source)
+    if job.teaching:
+        make = job.teaching.augmenter(progress.epoch)
     return batches(images, [job.ranks.share(rows) for rows in plan], make, workers=recipe.workers)
 
 

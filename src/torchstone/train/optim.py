@@ -29,11 +29,14 @@ class Kind:
 
 
 def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    thaws = bool(recipe.freeze) and recipe.unfreeze < 1  # the fused one wants all momenta to begin together
+    return torch.optim.SGD(
+        groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=not thaws
+    )
 
 
 def _adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(BETA, 0.999))
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(BETA, 0.999), fused=True)
 
 
 def _radam(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
@@ -53,7 +56,8 @@ def optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     over what has no gradient, so that a layer can thaw later.
 
     Norms, biases and what the network itself names (``no_weight_decay``) do not decay. Every group carries ``scale``,
-    its factor on the rate: ``layer_decay`` to the power of the layers between it and the head.
+    its factor on the rate: ``layer_decay`` to the power of the layers between it and the head, and ``bias_rate`` for
+    what does not decay.
     """
     groups = [group for group in _groups(network, recipe) if group["params"]]
     return KINDS[recipe.optimiser].make(groups, recipe)
@@ -102,9 +106,9 @@ def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     layers = layers_of(network) if recipe.layer_decay < 1 else {}
     last = max(layers.values(), default=0)
     groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": decay, "scale": recipe.layer_decay ** (last - layer)}
+        {"params": [], "weight_decay": decay, "scale": factor * recipe.layer_decay ** (last - layer)}
         for layer in range(last + 1)
-        for decay in (recipe.weight_decay, 0.0)
+        for decay, factor in ((recipe.weight_decay, 1.0), (0.0, recipe.bias_rate))
     ]
     for name, parameter in network.named_parameters():
         decays = parameter.ndim > 1 and name not in lasting

@@ -137,6 +137,35 @@ def fit(
     return Progress(epoch=1, best=scores.score(recipe.metric, row), best_epoch=1, history=[row])
 
 
+def begin(model: Deployable, train: ImageSet, recipe: Recipe, seed: int, directory: Path) -> None:
+    """Give ``model.network`` the head that fits ``train``, for a training by steps to begin with (``fit_head``): what
+    the other layers know already is then not pulled about by a head that knows nothing yet (Kumar et al. 2022).
+
+    ``directory`` keeps the features. A network whose last layer alone does not give the logits keeps the head that it
+    has, which is said.
+    """
+    ranks, where = distributed.here(), device.device()
+    torch.set_num_threads(machine.usable_cores())
+    model.to(where).eval()
+    pixels = torch.from_numpy(train.images(slice(0, 2))).to(where)
+    try:
+        _check_head(model, pixels)
+    except ConfigError as error:
+        console.say(f"note: {error.message}: it begins at random")
+        return
+    head = None
+    if ranks.first:
+        with _headless(model.network) as layer:
+            forward = _forward(model, recipe, pixels.shape[1], where)
+            problem = _problem(layer, train, recipe)
+            vectors = features(forward, train, directory / "features-train.npy")
+        head = best_head(vectors, train.labels, problem, views=1, seed=seed)
+    head = ranks.as_the_first(head)
+    assert head is not None
+    _put(model.network, head)
+    model.cpu()
+
+
 @dataclass(frozen=True)
 class _Fitted:
     head: Head
@@ -151,24 +180,15 @@ class _Fitted:
 def _fitted(job: Job) -> _Fitted:
     policy = augment.POLICIES[job.recipe.augment]
     views = 2 if policy is not None and policy.flip else 1
-    job.directory.mkdir(parents=True, exist_ok=True)
     with _headless(job.model.network) as layer:
-        forward = _forward(job)
+        forward = _forward(job.model, job.recipe, job.crop, job.device)
+        problem = _problem(layer, job.train, job.recipe)
         vectors = features(forward, job.train, job.directory / "features-train.npy", views)
         shown = features(forward, job.val, job.directory / "features-val.npy")
-    if not (np.isfinite(vectors.sum()) and np.isfinite(shown.sum())):
-        raise TrainingError(
-            "the features of the backbone are no numbers",
-            hint="are its weights whole? If they are: --set precision=f32",
-        )
     labels = np.repeat(job.train.labels, views)
-    weights = None
-    if job.recipe.class_weights:
-        weights = torch.from_numpy(class_weights(job.train.labels, job.outputs, job.recipe.class_weights))
-    problem = Problem(job.recipe, job.outputs, weights, with_bias=_bias(layer) is not None)
     head = best_head(vectors, labels, problem, views=views, seed=job.seed)
     mine, logits = head.logits(vectors), head.logits(shown)
-    each = losses.per_image(torch.from_numpy(mine), torch.from_numpy(labels), job.recipe, weights)
+    each = losses.per_image(torch.from_numpy(mine), torch.from_numpy(labels), job.recipe, problem.weights)
     row = {
         "epoch": 1.0,
         "train_loss": float(each.mean()),
@@ -230,24 +250,34 @@ def _put(network: nn.Module, head: Head) -> None:
             bias.copy_(torch.from_numpy(head.bias))
 
 
-def _forward(job: Job) -> backbone.Forward:
+def _problem(layer: nn.Module, train: ImageSet, recipe: Recipe) -> Problem:
+    """What the head ``layer`` is fitted to."""
+    outputs = len(_matrix(layer))
+    weights = None
+    if recipe.class_weights:
+        weights = torch.from_numpy(class_weights(train.labels, outputs, recipe.class_weights))
+    return Problem(recipe, outputs, weights, with_bias=_bias(layer) is not None)
+
+
+def _forward(model: Deployable, recipe: Recipe, crop: int, where: torch.device) -> backbone.Forward:
     """The network, whose head is off, in the fastest runtime here that takes it."""
-    how = backbone.arithmetic(job.recipe.precision)
-    if job.device.type != "cpu":
-        return backbone.in_torch(job.model, how.split()[1], str(job.device))
+    how = backbone.arithmetic(recipe.precision)
+    if where.type != "cpu":
+        return backbone.in_torch(model, how.split()[1], str(where))
     try:
-        return backbone.opened(lambda: job.model, job.crop, how)
+        return backbone.opened(lambda: model, crop, how)
     except Exception as error:  # OpenVINO and torch's tracer have many; what is wrong with the network, torch will say
         if how.startswith("torch"):
             raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         console.say(f"note: OpenVINO does not take this network ({reason}): torch computes its features")
-        return backbone.in_torch(job.model, how.split()[1])
+        return backbone.in_torch(model, how.split()[1])
 
 
 def features(forward: backbone.Forward, images: ImageSet, path: Path, views: int = 1) -> NDArray[np.float32]:
     """float32[images * views, d], mapped from ``path``, which is made or finished if need be: an image's own vector
     and then, of two ``views``, that of its mirror image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     width = forward(images.images(slice(0, 1))).shape[1]
     shape = (len(images) * views, width)
 
@@ -262,4 +292,9 @@ def features(forward: backbone.Forward, images: ImageSet, path: Path, views: int
         backbone.write(path, shape, from_row, unit=backbone.BATCH * views)
         found = backbone.stored(path, shape)
     assert found is not None
+    if not np.isfinite(found.sum()):
+        raise TrainingError(
+            "the features of the backbone are no numbers",
+            hint="are its weights whole? If they are: --set precision=f32",
+        )
     return found

@@ -13,6 +13,7 @@ from torchstone.data import sampling
 from torchstone.data.augment import PolicyName
 from torchstone.data.sampling import SamplerName
 
+Initial = Literal["default", "kaiming", "xavier", "dirac"]
 Metric = Literal["top1", "loss", "macro_f1", "balanced_accuracy"]
 
 
@@ -33,6 +34,9 @@ class Recipe(Value):
         gt=0,
         le=1,
         description="factor on the rate from one layer group to the one before it; 1: all alike",
+    )
+    bias_rate: float = Field(
+        default=1.0, gt=0, description="factor on the rate of norms and biases, such as 64 for a short training"
     )
     schedule: Literal["cosine", "one-cycle", "step", "constant"] = Field(
         default="cosine", description="cosine, one-cycle, step or constant: what the rate does after it has risen"
@@ -56,8 +60,15 @@ class Recipe(Value):
     )
     l1: float = Field(default=0.0, ge=0, description="weight of the sum of absolute weights (not norms and biases)")
 
-    init: Literal["default", "kaiming", "xavier"] = Field(
-        default="default", description="default, kaiming or xavier: values that fresh layers begin with"
+    init: Initial = Field(
+        default="default", description="default, kaiming, xavier or dirac: values that fresh layers begin with"
+    )
+    whiten: bool = Field(
+        default=False, description="the first filters of a network without weights whiten the images' patches"
+    )
+    fit_head: bool = Field(
+        default=False,
+        description="a fresh head on weights from elsewhere begins as the recipe 'probe' would leave it, not at random",
     )
     dropout: float | None = Field(default=None, ge=0, lt=1, description="None: the network's own")
     drop_path: float | None = Field(default=None, ge=0, lt=1, description="stochastic depth; None: the network's own")

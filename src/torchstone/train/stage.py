@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,11 @@ from torchstone.models import store, weights, zoo
 from torchstone.models.deployable import Deployable
 from torchstone.runtimes import golden
 from torchstone.train import device, distributed, initial, loop, probe, range_test
+from torchstone.train.checkpoint import Store
 from torchstone.train.observe import Observer
 from torchstone.train.recipe import Recipe
 from torchstone.train.resources import Resources
+from torchstone.train.teaching import Teaching
 from torchstone.train.telemetry import Telemetry
 
 VERSION = 4
@@ -56,7 +60,7 @@ def train(
 
     def fitted(directory: Path) -> tuple[Deployable, ImageSet]:
         """The trained model and the calibration part: what all processes do together."""
-        model = untrained(request, catalog)
+        model, fresh = untrained(request, catalog)
         sets = ranks.one_by_one(
             lambda: {
                 part: open_images(catalog, split, part, draft.preprocess, run.cache)
@@ -64,6 +68,9 @@ def train(
             }
         )
         if request.recipe.epochs:
+            place = directory / artifacts.CHECKPOINTS
+            if not Store(place).names():
+                _begin(model, sets["train"], request, fresh, place)
             fit_into(
                 model, sets["train"], sets["val"], request.recipe, request.seed, directory,
                 classes=catalog.classes, policy_source=policy_source, observers=observers,
@@ -105,7 +112,7 @@ def _draft(request: TrainRequest, catalog: Catalog, split: Split, policy_source:
             "recipe": recipe.model_dump(mode="json"),
             "augment": augment.identity(recipe.augment, policy_source),
             "arithmetic": device.arithmetic(recipe.precision),
-            **({"probe": probe.ingredients(recipe)} if recipe.frozen_features else {}),
+            **({"probe": probe.ingredients(recipe)} if recipe.frozen_features or recipe.fit_head else {}),
             "seed": request.seed,
             "split": split.fingerprint,
         },
@@ -125,8 +132,9 @@ def _draft(request: TrainRequest, catalog: Catalog, split: Split, policy_source:
     )
 
 
-def untrained(request: TrainRequest, catalog: Catalog) -> Deployable:
-    """The network as the training of this request begins with it: the same each time."""
+def untrained(request: TrainRequest, catalog: Catalog) -> tuple[Deployable, tuple[str, ...]]:
+    """The network as the training of this request begins with it, the same each time; and the tensors that begin at
+    random although others come from given weights."""
     architecture = architecture_of(request)
     options = {"channels": request.channels, "small_input": request.small_input}
     torch.manual_seed(seeding.seed_of(request.seed, "weights"))
@@ -134,17 +142,30 @@ def untrained(request: TrainRequest, catalog: Catalog) -> Deployable:
     model = Deployable(network, preprocess_for(request, architecture))
     fresh = _start_from(model, request, request.weights) if request.weights else None
     initial.initialise(model.network, request.recipe.init, fresh)
-    return model
+    return model, fresh or ()
+
+
+def _begin(
+    model: Deployable, train_set: ImageSet, request: TrainRequest, fresh: tuple[str, ...], directory: Path
+) -> None:
+    """What the training images say of the weights that a training begins with."""
+    recipe = request.recipe
+    if recipe.whiten and not request.weights:
+        initial.whiten(model, train_set)
+    if recipe.fit_head and fresh:
+        probe.begin(model, train_set, recipe, request.seed, directory)
 
 
 def curve_of(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> range_test.Curve:
     """The learning-rate range test of this request; nothing but the cache of images is written."""
     sampling.check_classes(request.recipe.sampler, catalog.classes)
-    model = untrained(request, catalog)
-    preprocess = preprocess_for(request, architecture_of(request))
+    model, fresh = untrained(request, catalog)
+    images = open_images(catalog, split, "train", preprocess_for(request, architecture_of(request)), run.cache)
+    with tempfile.TemporaryDirectory() as scratch:
+        _begin(model, images, request, fresh, Path(scratch))
     return range_test.find(
         model,
-        open_images(catalog, split, "train", preprocess, run.cache),
+        images,
         request.recipe,
         request.seed,
         classes=catalog.classes,
@@ -158,6 +179,12 @@ def check(request: TrainRequest) -> None:
         weights.locate(request.weights)
     if request.recipe.frozen_features:
         probe.check(request.recipe, request.weights)
+    for option in ("freeze_norms", "fit_head"):
+        if getattr(request.recipe, option) and not request.weights:
+            raise ConfigError(
+                f"{option} builds on what the layers know already, and these have no weights yet",
+                hint="name some: --weights lite0, or a file; or train them from nothing: --recipe scratch",
+            )
     preprocess = preprocess_for(request, architecture_of(request))
     augment.check_policy(request.recipe.augment)
     if request.recipe.augment not in augment.POLICIES:
@@ -175,14 +202,16 @@ def fit_into(
     classes: Sequence[str] = (),
     policy_source: bytes | None = None,
     observers: Sequence[Observer] = (),
+    teaching: Teaching | None = None,
 ) -> None:
     """Train ``model`` in place and leave ``history.parquet`` and what the coach says in ``directory``. ``classes`` are
-    the names that a sampler's weights go by, ``policy_source`` is what the file of an augmentation policy holds."""
+    the names that a sampler's weights go by, ``policy_source`` is what the file of an augmentation policy holds,
+    ``teaching`` is a teacher that is prepared (not for a recipe with frozen features)."""
     place = directory / artifacts.CHECKPOINTS
     telemetry = Telemetry()
     watching = (telemetry, Resources(directory / "resources.parquet"), *observers)
     try:
-        fit = probe.fit if recipe.frozen_features else loop.fit
+        fit = probe.fit if recipe.frozen_features else functools.partial(loop.fit, teaching=teaching)
         progress = fit(
             model, train_set, val, recipe, seed, place, classes=classes, policy_source=policy_source, observers=watching
         )

@@ -79,7 +79,8 @@ def take(state: State, batch: Batch, weights: torch.Tensor | None, *, due: bool)
     job, recipe = state.job, state.job.recipe
     parameters = [parameter for parameter in job.model.network.parameters() if parameter.requires_grad]
     x, targets = _seen(state, batch, weights)
-    found, right = _out_of_memory_halves(state, lambda: _backward(state, x, targets, weights))
+    taught = job.teaching and job.teaching.taught(batch.rows, state.progress.epoch).to(job.device, non_blocking=True)
+    found, right = _out_of_memory_halves(state, lambda: _backward(state, x, targets, weights, taught))
     state.scaler.unscale_(state.optimiser)
     for observer in state.observers:
         observer.gradients(job, state.number)
@@ -140,20 +141,30 @@ def _seen(state: State, batch: Batch, weights: torch.Tensor | None) -> tuple[tor
 
 
 def _backward(
-    state: State, x: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
+    state: State,
+    x: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor | None,
+    taught: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of the mean loss of the whole batch; the loss of each image here, and how many of them were right."""
+    """Gradients of the mean loss of the whole batch; the loss of each image here, and how many of them were right.
+    ``taught`` are a teacher's logits."""
     job, recipe, parts = state.job, state.job.recipe, state.progress.parts
     network = state.trained or job.model.network
     torch.manual_seed(seeding.seed_of(job.seed, "step", state.number, *([job.ranks.rank] if job.ranks.rank else [])))
     share = recipe.batch / job.ranks.size  # gradients are averaged over the processes
     found, right = [], []
-    for number, (images, wanted) in enumerate(zip(x.tensor_split(parts), targets.tensor_split(parts), strict=True)):
+    answers = [None] * parts if taught is None else taught.tensor_split(parts)
+    split = zip(x.tensor_split(parts), targets.tensor_split(parts), answers, strict=True)
+    for number, (images, wanted, answer) in enumerate(split):
         last = number == parts - 1
         with nullcontext() if last else state.alone():
             with autocast(state.precision):
                 logits = network(images)
-            each = losses.per_image(logits, wanted, recipe, weights)
+            if job.teaching and answer is not None:
+                each = job.teaching.distillation.per_image(logits, wanted, answer, recipe)
+            else:
+                each = losses.per_image(logits, wanted, recipe, weights)
             loss = each.sum() / share
             if recipe.l1 and last:
                 loss = loss + recipe.l1 * losses.l1(job.model.network)
