@@ -32,6 +32,11 @@ ACCURACY = verdict.AccuracyResult(
     part="test", images=100, baseline_top1=90, top1=89, lost=2, gained=1, drop=1, drop_upper=3, drop_lower=-1,
     agreement=95,
 )  # fmt: skip
+METRIC = verdict.MetricResult(name="auroc", baseline=99, value=98.5, difference=0.5, lower=0.1, upper=0.9)
+SLICE = verdict.SliceResult(
+    column="class", value="cat", images=40, lost=2, gained=1, drop=2.5, drop_upper=12.0, level=0.9875
+)
+TIMES = verdict.CallTimes(threads=1, batch=1, kind="request", calls=400, median_ms=3.0, p99_ms=4.0, p99_upper_ms=None)
 SPEED = verdict.SpeedResult(rival="torch", rival_id="e" * 64, quartets=16, ratio=2.0, lower=1.9, upper=None)
 
 
@@ -39,7 +44,8 @@ def row(outcome: str, *, shortlisted: bool = True) -> verdict.CandidateVerdict:
     return verdict.CandidateVerdict.model_validate(
         {
             "candidate_id": "f" * 64, "slug": "x", "name": "x", "runtime": "torch", "options": RuntimeOptions(),
-            "free": False, "shortlisted": shortlisted, "size_mb": 1.5, "accuracy": ACCURACY, "speed": SPEED,
+            "free": False, "shortlisted": shortlisted, "size_mb": 1.5, "level": 0.975,
+            "accuracy": ACCURACY, "speed": SPEED,
             "decisions": [verdict.Decision(criterion="drop", outcome="pass", reason="because")],
             "outcome": outcome, "reason": "because",
         }
@@ -68,6 +74,10 @@ SAMPLES: list[Value] = [
     CANDIDATE,
     values.Budget(max_drop=0.5, min_speedup=2, max_latency_ms=5, max_size_mb=10),
     ACCURACY,
+    METRIC,
+    SLICE,
+    TIMES,
+    verdict.Portrait(times=(TIMES,), peak_mb=120.5, gzip_mb=2.5),
     SPEED,
     verdict.LatencyResult(median_ms=4.2, lower_ms=4.0, upper_ms=None),
     verdict.Decision(criterion="speedup", outcome="undecided", reason="the bound is 1.9"),

@@ -4,16 +4,17 @@ fields, with dashes for underscores."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from torchstone.core import files
 from torchstone.core.errors import ConfigError, nearest
 from torchstone.core.registry import trackers
 from torchstone.core.run import Run, slug
-from torchstone.core.values import Budget, Value
+from torchstone.core.values import Budget, Metric, Value
 from torchstone.data import augment as augmentation
 from torchstone.data.augment import PolicyName
 from torchstone.data.split.cut import DESCRIPTION, By
@@ -21,22 +22,13 @@ from torchstone.search.objectives import OBJECTIVES
 from torchstone.train import recipes
 from torchstone.train.recipe import Recipe
 
-LADDER = (
-    "onnx",
-    "openvino",
-    "bf16@openvino",
-    "int8@onnxruntime",
-    "int8@openvino",
-    "prune=0.3+finetune={finetune}+int8@openvino",
-)
-"""What is tried when no chain is named: what costs nothing first, then each compression alone, then both."""
-
-
 JUDGING = (
     "chain",
     "finetune",
+    "time_limit",
     "threads",
     "quartets",
+    "skip_portraits",
     *(name for name in Budget.model_fields if name != "schema_version"),
 )
 """What is said of the candidates and the verdict, not of the training."""
@@ -48,6 +40,17 @@ SHARED = ("audits", "cache", "ledger", "profiles", "sheets", "tracking")
 """Folders beside the runs that are no runs."""
 SHORT = ("epochs", "batch", "lr", "augment", "patience", "workers")
 """Options of the recipe that are settings of their own; ``set`` takes them, too."""
+
+
+FLAGS = {"time_limit": "for"}
+"""Settings whose flag Python does not take as a name."""
+DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[smh]?)")
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def _duration(text: str) -> str:
+    seconds_of(text)
+    return text.strip()
 
 
 class Settings(Value):
@@ -101,9 +104,17 @@ class Settings(Value):
     chain: tuple[str, ...] = Field(
         default=(), description="a chain to judge, such as prune=0.3+finetune=2+int8@openvino"
     )
-    finetune: int = Field(default=2, ge=1, description="epochs of fine-tuning in the ladder's pruned chain")
+    finetune: int = Field(default=2, ge=1, description="epochs of fine-tuning in the ladder's chains that train")
+    time_limit: Annotated[str, AfterValidator(_duration)] | None = Field(
+        default=None,
+        description="time for the ladder, such as 20m or 1h: with more of it, it tries more; by default what is cheap "
+        "and one chain that trains",
+    )
     threads: int = Field(default=1, ge=1, description="threads of each candidate while it is timed")
     quartets: int = Field(default=16, ge=16, description="paired measurements of each comparison")
+    skip_portraits: bool = Field(
+        default=False, description="leave out what is described but not compared: p99, all threads, requests, memory"
+    )
 
     trials: int = Field(default=30, ge=1, description="trials of a search, over all its workers")
     objective: tuple[str, ...] = Field(
@@ -120,7 +131,10 @@ class Settings(Value):
         default=60, ge=2, description="seconds without a sign of life after which a worker's trial is taken over"
     )
 
-    max_drop: float = Field(default=1.0, gt=0, lt=100, description="points of top-1 that may be lost")
+    max_drop: float = Field(default=1.0, gt=0, lt=100, description="points of the metric that may be lost")
+    metric: Metric = Field(
+        default="top1", description="what the margin is about: top1, macro_f1, auroc, or ece (calibration error)"
+    )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="one-sided, over all looks at a test set")
     min_speedup: float | None = Field(default=None, gt=0, description="times faster than the baseline at batch 1")
     max_latency_ms: float | None = Field(default=None, gt=0, description="bound on the median at batch 1")
@@ -137,14 +151,14 @@ class Settings(Value):
         return Budget(**{name: getattr(self, name) for name in Budget.model_fields if name != "schema_version"})
 
     @property
+    def seconds(self) -> float | None:
+        """Of ``time_limit``."""
+        return None if self.time_limit is None else seconds_of(self.time_limit)
+
+    @property
     def recipe_options(self) -> dict[str, Any]:
         """The options of the training recipe that were given, by flags of their own or by ``--set``."""
         return {**{name: getattr(self, name) for name in SHORT if getattr(self, name) is not None}, **self.set}
-
-    @property
-    def chains(self) -> tuple[str, ...]:
-        """The chains to judge: those named, or the ladder."""
-        return self.chain or tuple(text.format(finetune=self.finetune) for text in LADDER)
 
     @property
     def run(self) -> Run:
@@ -211,7 +225,7 @@ def _counts(option: str) -> bool:
     return not Recipe.model_fields[option].exclude
 
 
-def budget_of(**values: float | None) -> Budget:
+def budget_of(**values: float | str | None) -> Budget:
     """A budget from flags; a ConfigError names the value that is out of range."""
     try:
         return Budget.model_validate(values)
@@ -229,7 +243,15 @@ def _refusal(error: ValidationError, kind: type[Value]) -> ConfigError:
 
 def flag(name: str) -> str:
     """``max_drop`` → ``max-drop``."""
-    return name.replace("_", "-")
+    return FLAGS.get(name, name.replace("_", "-"))
+
+
+def seconds_of(duration: str) -> float:
+    """``90s``, ``20m``, ``1.5h`` or a number of seconds → seconds. Raises a ValueError for anything else."""
+    found = DURATION.fullmatch(duration.strip())
+    if found is None:
+        raise ValueError("a time is a number with s, m or h behind it, such as 20m")
+    return float(found["number"]) * UNITS[found["unit"]]
 
 
 def to_toml(value: Settings) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torchstone.config import Settings
 from torchstone.core import console, files
 from torchstone.core.verdict import Verdict
-from torchstone.stages import compress, find, judge, publish, read, train
+from torchstone.stages import compress, find, judge, ladder, publish, read, train
 
 
 def run(settings: Settings) -> Verdict:
@@ -17,19 +17,23 @@ def run(settings: Settings) -> Verdict:
     again. Raises UserErrors for what cannot be done, where possible before anything is trained.
     """
     budget = settings.budget
-    plans = compress.ladder(settings)
+    plans = compress.plan_all(settings.chain)
     train.check(settings)
     with files.locked(settings.run.root):
         console.say(f"run {settings.run.root}")
         data = read.read(settings)
         judge.announce(data, budget)
         baseline = find.baseline_of(train.trained(settings, data), settings.threads)
-        built = compress.build_all(plans, baseline, data, seed=settings.seed, skip_impossible=not settings.chain)
+        if plans:
+            built = compress.build_all(plans, baseline, data, seed=settings.seed)
+        else:
+            built = ladder.climb(settings, data, baseline)
         candidates = [baseline, *built]
         verdict = judge.finished(data, candidates, budget)
         if verdict is None:
             shortlist = judge.shortlist(data, candidates, budget)
-            verdict = judge.decide(data, candidates, shortlist, budget, settings.quartets)
+            how = judge.Measuring(quartets=settings.quartets, portraits=not settings.skip_portraits)
+            verdict = judge.decide(data, candidates, shortlist, budget, how)
             publish.publish(data, candidates, verdict)
         return verdict
 

@@ -82,3 +82,58 @@ def test_summary_holds_top5_only_where_there_are_more_than_five_classes() -> Non
 def test_what_does_not_fit_is_refused(labels: list, predicted: list) -> None:
     with pytest.raises(ValueError, match=r"must lie in|one length"):
         metrics.confusion(labels, predicted, 3)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("rounded", [3, 1])
+def test_auroc_is_that_of_scikit_learn(classes: int, rounded: int) -> None:
+    random = np.random.default_rng(classes)
+    labels = np.concatenate([np.arange(classes), random.integers(0, classes, 300)])
+    logits = random.normal(size=(len(labels), classes))
+    logits[np.arange(len(labels)), labels] += 1.2
+    probabilities = metrics.softmax(np.round(logits, rounded))  # rounded, so that there are equal scores
+    expected = np.mean([sklearn.roc_auc_score(labels == one, probabilities[:, one]) for one in range(classes)])
+    assert metrics.auroc(labels, probabilities) == pytest.approx(expected, abs=1e-12)
+    if classes > 2:
+        theirs = sklearn.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
+        assert metrics.auroc(labels, probabilities) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_auroc_leaves_out_what_has_no_images_and_is_nan_of_one_class() -> None:
+    labels = np.array([0, 0, 2, 2])
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.3, 0.3, 0.4], [0.4, 0.1, 0.5], [0.1, 0.1, 0.8]])
+    assert metrics.auroc(labels, probabilities) == pytest.approx((3 / 4 + 4 / 4) / 2)
+    assert np.isnan(metrics.auroc([1, 1], [[0.2, 0.8], [0.6, 0.4]]))
+
+
+def test_placements_average_to_the_same_area_from_both_sides() -> None:
+    random = np.random.default_rng(1)
+    positive = random.random(200) < 0.3
+    scores = np.round(random.normal(size=200) + positive, 1)
+    found = metrics.placements(positive, scores)
+    area = sklearn.roc_auc_score(positive, scores)
+    assert found[positive].mean() == pytest.approx(area, abs=1e-12)
+    assert found[~positive].mean() == pytest.approx(area, abs=1e-12)
+
+
+def test_the_calibration_error_by_hand() -> None:
+    # Of two bins: (0, 0.5] holds 0.5 right and 0.4 wrong, (0.5, 1] holds 0.9 right, 0.8 wrong and 0.7 right.
+    probabilities = [[0.5, 0.3, 0.2], [0.4, 0.35, 0.25], [0.9, 0.1, 0.0], [0.1, 0.8, 0.1], [0.2, 0.1, 0.7]]
+    labels = [0, 1, 0, 0, 2]
+    first, second = abs(0.5 - 0.45), abs(2 / 3 - 0.8)
+    assert metrics.ece(labels, probabilities, bins=2) == pytest.approx(2 / 5 * first + 3 / 5 * second)
+    place, gap = metrics.calibration_gaps(labels, probabilities, bins=2)
+    assert place.tolist() == [0, 0, 1, 1, 1]
+    assert gap.tolist() == pytest.approx([0.5, -0.4, 0.1, -0.8, 0.3])
+
+
+def test_the_calibration_error_of_certain_answers_is_the_error_rate() -> None:
+    labels = np.array([0, 1, 1, 0])
+    assert metrics.ece(labels, np.eye(2)[[0, 1, 0, 0]]) == pytest.approx(0.25)
+
+
+def test_softmax_is_that_of_scipy() -> None:
+    special = pytest.importorskip("scipy.special")
+    logits = np.random.default_rng(2).normal(0, 200, (20, 7))
+    np.testing.assert_allclose(metrics.softmax(logits), special.softmax(logits, axis=1), atol=1e-15)
+    assert metrics.softmax(logits.astype(np.float32)).dtype == np.float32

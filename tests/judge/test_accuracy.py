@@ -1,6 +1,5 @@
-"""Tango's bound: against what others published, against its definition, and by the false passes that it allows."""
+"""Tango's bound: against what others published and against its definition. Its false passes are in test_exact.py."""
 
-import itertools
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.stats import multinomial
 
 from torchstone.core.errors import ArtifactError
 from torchstone.judge import accuracy
@@ -19,6 +17,11 @@ from torchstone.judge import accuracy
 @pytest.mark.parametrize(
     ("lost", "gained", "n", "two_sided", "lower", "upper", "digits"),
     [
+        # Tango (1998), Statistics in Medicine 17: sleep (Karacan 1976), and contact lenses (Miyanaga 1994)
+        (9, 3, 32, 0.95, -0.027, 0.390, 3),
+        (0, 1, 44, 0.90, -0.096, 0.037, 3),
+        # Agresti & Min (2005), Statistics in Medicine 24
+        (16, 8, 86, 0.95, -0.020, 0.207, 3),
         # Airway hyper-responsiveness (Bentur 2009) in Fagerland, Lydersen & Laake (2014), Statistics in Medicine 33
         (1, 7, 21, 0.95, -0.517, -0.026, 3),
         # Complete response (Cavo 2012), as printed by the R package contingencytables 3.0
@@ -76,9 +79,9 @@ def test_the_closed_form_is_the_maximum_of_the_likelihood(case: tuple[int, int, 
     variance = n * (2 * best.x + drop - drop**2)
     closed = accuracy.score(lost, gained, n, drop)
     if drop >= 0:
-        q = accuracy.restricted_gain(lost, gained, n, drop)
+        q = float(accuracy.restricted_gain(lost, gained, n, drop))
     else:
-        q = accuracy.restricted_gain(gained, lost, n, -drop) - drop
+        q = float(accuracy.restricted_gain(gained, lost, n, -drop)) - drop
     assert low - 1e-9 <= q <= high + 1e-9
     assert log_likelihood(min(max(q, low), high)) >= log_likelihood(best.x) - 1e-6 * (1 + abs(log_likelihood(best.x)))
     if variance > 1e-3 * n:
@@ -110,33 +113,6 @@ def test_more_losses_never_lower_the_bound_and_sides_mirror(case: tuple[int, int
 def test_impossible_counts_are_refused(bad: tuple[int, int, int, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         accuracy.upper_bound(*bad)
-
-
-def test_the_false_pass_rate_keeps_its_level() -> None:
-    """By exact enumeration of every outcome: a candidate whose true drop is the margin itself passes at most about α.
-
-    Tango's is a score test: its rate is near α, not below it everywhere. Measured worst on this grid: 2.6 % for a
-    nominal 2.5 %. Wald's interval lets through 37 % on the same grid: it passes whatever shows no difference.
-    """
-    alpha = 0.025
-    z = NormalDist().inv_cdf(1 - alpha)
-    worst, worst_wald = 0.0, 0.0
-    for n, margin in itertools.product((100, 200, 400), (0.01, 0.02, 0.05)):
-        count = np.arange(min(n, 70) + 1)
-        lost, gained = (grid.ravel() for grid in np.meshgrid(count, count))
-        fits = lost + gained <= n
-        lost, gained = lost[fits], gained[fits]
-        passes = np.array([accuracy.score(int(x), int(y), n, margin) <= -z for x, y in zip(lost, gained, strict=True)])
-        drop = (lost - gained) / n
-        wald_error = np.sqrt(np.maximum((lost + gained) / n - drop**2, 0) / n)
-        wald = drop + z * wald_error <= margin
-        for gain in (0.0, 0.005, 0.01, 0.03, 0.06):
-            cells = np.column_stack([lost, gained, n - lost - gained])
-            chance = multinomial.pmf(cells, n, [gain + margin, gain, 1 - 2 * gain - margin])
-            assert chance.sum() > 1 - 1e-4
-            worst, worst_wald = max(worst, chance[passes].sum()), max(worst_wald, chance[wald].sum())
-    assert 0.015 < worst <= 0.027
-    assert worst_wald > 0.3
 
 
 @dataclass

@@ -32,6 +32,14 @@ def test_the_same_question_is_the_same_look(ladder: World, tmp_path: Path) -> No
     assert ledger.look(tmp_path / "ledger", "another set", first) == 1
 
 
+def test_an_unordered_set_is_one_question_in_any_order(ladder: World, tmp_path: Path) -> None:
+    baseline, budget = ladder.candidates[0], Budget(max_drop=1.0)
+    asked = [ledger.entry(baseline, order, budget, "holm") for order in (["a", "b"], ["b", "a"])]
+    asked.append(ledger.entry(baseline, ["a", "b"], budget))
+    asked.append(ledger.entry(baseline, ["a", "b"], Budget(max_drop=1.0, metric="auroc"), "holm"))
+    assert [ledger.look(tmp_path, "set", question) for question in asked] == [1, 1, 2, 3]
+
+
 def test_a_test_set_that_grew_begins_where_the_earlier_ones_ended(tmp_path: Path) -> None:
     for number in range(3):
         ledger.look(tmp_path, "first", {"question": number})

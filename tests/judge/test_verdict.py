@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from stored_run import World
+from stored_run import World, write_catalog
 
 from torchstone.core.errors import ArtifactError
-from torchstone.core.values import Budget
+from torchstone.core.values import METRICS, Budget, Metric
 from torchstone.core.verdict import CandidateVerdict, Verdict
 from torchstone.judge import select
 from torchstone.judge.verdict import judge, next_to_test
@@ -204,6 +204,120 @@ def test_a_candidate_judged_against_itself_is_equal_and_never_faster(world: Worl
         assert found.accuracy is not None
         assert found.accuracy.drop == 0
         assert found.outcome != "pass"
+
+
+def look_at(world: World, names: list[str], budget: Budget, columns: tuple[str, ...] = (), **named) -> Verdict:
+    """What ``torchstone judge`` does without the timings: these candidates in this order."""
+    order = [next(one.id for one in world.candidates if one.name == name) for name in names]
+    shortlist = select.named(world.candidates, order, **named)
+    verdict = judge(world.run, world.candidates, shortlist, budget, 1, columns)
+    while (candidate_id := next_to_test(verdict)) is not None:
+        world.predict(world.candidate(candidate_id), "test")
+        verdict = judge(world.run, world.candidates, shortlist, budget, 1, columns)
+    return verdict
+
+
+def test_an_unordered_set_meets_the_test_set_whole_at_levels_split_by_holm(world: World) -> None:
+    world.add("torch", ms=4.0, runtime="torch")
+    for name, lost in (("bad", 60), ("near", 2), ("sure", 0)):
+        world.add(name, ms=1.0, lost=(0, lost))
+    budget = Budget(max_drop=1.1)
+    verdict = look_at(world, ["bad", "near", "sure"], budget, procedure="holm")
+    assert [row.outcome for row in verdict.rows] == ["baseline", "fail", "pass", "pass"]
+    # the first round tests three at 2.5 % / 3, which 'near' does not pass; the second two, the third one
+    assert [row.level for row in verdict.rows[1:]] == pytest.approx([0.975, 1 - 0.025 / 2, 1 - 0.025 / 3])
+    assert verdict.procedure == "holm"
+    assert "98.75 % confidence" in verdict.sentence or "99.1667 % confidence" in verdict.sentence
+    assert [row.outcome for row in look_at(world, ["bad", "near", "sure"], budget).rows[1:]] == [
+        "fail", "not tested", "not tested",
+    ]  # fmt: skip
+
+
+def test_the_margin_can_be_about_another_metric(world: World) -> None:
+    small(world, 6, 2)
+    row_of: dict[Metric, CandidateVerdict] = {
+        name: row(look_at(world, ["int8"], Budget(max_drop=1.5, metric=name)), "int8") for name in METRICS
+    }
+    for name, found in row_of.items():
+        assert [one.name for one in found.metrics] == list(METRICS)
+        one = next(one for one in found.metrics if one.name == name)
+        assert one.upper is not None
+        assert found.outcome == ("pass" if one.upper <= 1.5 else "undecided")
+        assert (METRICS[name] in found.reason) == (name != "top1")
+    assert row_of["macro_f1"].outcome == "pass"
+    assert row_of["macro_f1"].metrics == row_of["ece"].metrics  # whatever decides, all are reported
+    assert row_of["macro_f1"].accuracy == row_of["ece"].accuracy
+    verdict = look_at(world, ["int8"], Budget(max_drop=1.5, metric="macro_f1"))
+    assert " points of macro F1 (0.5" in verdict.sentence
+
+    undecided = row(look_at(world, ["int8"], Budget(max_drop=1.2, metric="macro_f1")), "int8")
+    assert undecided.outcome == "undecided"
+    assert undecided.images_needed is not None
+    assert f"about {undecided.images_needed:,} more test images" in undecided.reason
+
+    world.add("worse", ms=1.0, lost=(0, 80))
+    failed = row(look_at(world, ["worse"], Budget(max_drop=1.0, metric="macro_f1")), "worse")
+    assert failed.outcome == "fail"
+    assert "at least" in failed.reason
+
+
+def test_val_orders_by_the_metric_that_is_judged(ladder: World) -> None:
+    chosen = select.shortlist(ladder.run, ladder.candidates, Budget(max_drop=1.0, metric="macro_f1"))
+    assert chosen.order
+    assert "points of macro F1 on val" in chosen.left_out[ladder.candidates[6].id]
+
+
+def test_untested_rows_report_the_metrics_of_val_and_claim_nothing(ladder: World) -> None:
+    verdict = judged(ladder, Budget(max_drop=1.0))
+    for found in verdict.rows:
+        tested = found.outcome not in ("baseline", "not tested")
+        assert [one.name for one in found.metrics] == list(METRICS)
+        assert all((one.upper is not None) == tested for one in found.metrics)
+        assert bool(found.slices) == tested
+
+
+def test_images_of_one_group_are_no_more_witnesses_than_they_are(world: World) -> None:
+    small(world, 5)
+    budget = Budget(max_drop=1.5)
+    alone = row(look_at(world, ["int8"], budget), "int8")
+    write_catalog(world.run, groups=8)
+    together = row(look_at(world, ["int8"], budget), "int8")
+    assert alone.accuracy is not None
+    assert together.accuracy is not None
+    assert (alone.accuracy.groups, alone.accuracy.design_effect) == (None, 1.0)
+    assert together.accuracy.groups == 100
+    assert 2 < together.accuracy.design_effect < 8  # the five images lost are of one patient
+    assert together.accuracy.drop_upper > alone.accuracy.drop_upper
+    assert (alone.outcome, together.outcome) == ("pass", "undecided")
+    count = 800 / together.accuracy.design_effect
+    assert f"800 images in 100 groups count as {count:.0f}" in together.reason
+    assert together.metrics[1].upper != alone.metrics[1].upper
+
+
+def test_slices_say_where_a_candidate_loses(world: World) -> None:
+    small(world, 9)
+    verdict = look_at(world, ["int8"], Budget(max_drop=3.0), ("format", "width"))
+    found = row(verdict, "int8").slices
+    assert verdict.slices == ("format", "width")
+    assert list(dict.fromkeys(one.column for one in found)) == ["class", "format", "width"]
+    for column, parts in (("class", 10), ("format", 1), ("width", 4)):
+        of_column = [one for one in found if one.column == column]
+        assert len(of_column) == parts  # fewer than 20 images are png
+        assert {one.level for one in of_column} == {1 - 0.025 / parts}
+        assert [one.drop for one in of_column] == sorted((one.drop for one in of_column), reverse=True)
+    assert sum(one.lost for one in found if one.column == "class") == 9
+    accuracy = row(verdict, "int8").accuracy
+    assert accuracy is not None
+    assert (found[0].value, found[0].drop) == (accuracy.worst_class, pytest.approx(accuracy.worst_class_drop))
+
+
+@pytest.mark.parametrize(("lost", "proof"), [(1, "proven"), (7, "open"), (60, "refuted")])
+def test_mlperfs_rule_is_answered_from_the_same_bounds(world: World, lost: int, proof: str) -> None:
+    found = row(look_at(small(world, lost), ["int8"], Budget(max_drop=5.0)), "int8").accuracy
+    assert found is not None
+    assert found.baseline_top1 == 94.0
+    assert found.keeps_99 == proof
+    assert (found.drop_upper <= 0.94, found.drop_lower > 0.94) == (proof == "proven", proof == "refuted")
 
 
 def test_an_empty_shortlist_leaves_the_test_set_untouched(ladder: World) -> None:

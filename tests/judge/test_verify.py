@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stored_run import World
+from stored_run import World, write_catalog
 from test_verdict import judged
 
 from torchstone.core import files, tables
@@ -69,6 +69,21 @@ def test_a_named_shortlist_verifies_too(ladder: World) -> None:
     assert verify(ladder.run) == []
 
 
+def test_an_unordered_set_with_slices_in_groups_verifies_and_a_changed_catalog_is_found(ladder: World) -> None:
+    write_catalog(ladder.run, groups=5)
+    order = [ladder.candidates[number].id for number in (6, 1)]
+    for number in (0, 6, 1):
+        ladder.predict(ladder.candidates[number], "test")
+    shortlist = select.named(ladder.candidates, order, "holm")
+    budget = Budget(max_drop=1.0, metric="ece")
+    judge(ladder.run, ladder.candidates, shortlist, budget, 2, ["format"]).save(ladder.run.verdict)
+    assert set(found(ladder)) == {("bundle", "bundle")}  # none was written
+    write_catalog(ladder.run, groups=4)
+    mismatches = found(ladder)
+    assert ("verdict", "data/catalog.parquet") in mismatches
+    assert ("onnx@onnxruntime", "accuracy.groups") in mismatches
+
+
 def test_one_changed_prediction_is_found_and_its_numbers_are_named(done: World) -> None:
     def flip(scores: np.ndarray, labels: np.ndarray) -> None:
         right = np.flatnonzero(scores.argmax(axis=1) == labels)[0]
@@ -123,6 +138,11 @@ def test_changed_times_change_the_ratio_by_name(done: World) -> None:
     ("row", "path", "value"),
     [
         ("int8@openvino", ("accuracy", "drop_upper"), 0.01),
+        ("int8@openvino", ("accuracy", "keeps_99"), "refuted"),
+        ("int8@openvino", ("metrics", 1, "upper"), 0.01),
+        ("int8@openvino", ("metrics", 3, "difference"), -5.0),
+        ("int8@openvino", ("slices", 0, "drop_upper"), 0.01),
+        ("int8@openvino", ("level",), 0.9),
         ("int8@openvino", ("speed", "lower"), 99.0),
         ("int8@openvino", ("outcome",), "fail"),
         ("int8@openvino", ("decisions", 0, "reason"), "perfect"),
@@ -131,6 +151,7 @@ def test_changed_times_change_the_ratio_by_name(done: World) -> None:
         ("torch", ("latency", "median_ms"), 40.0),
         (None, ("winner",), None),
         (None, ("level",), 0.95),
+        (None, ("procedure",), "holm"),
         (None, ("sentence",), "Ship it."),
         (None, ("test_images",), 100_000),
         (None, ("control", "ratio"), 1.01),

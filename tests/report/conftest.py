@@ -37,6 +37,8 @@ from torchstone.core.verdict import (
     ControlResult,
     Decision,
     LatencyResult,
+    MetricResult,
+    SliceResult,
     SpeedResult,
     Verdict,
 )  # fmt: skip
@@ -289,7 +291,16 @@ class Builder:
             outcome = next((known for known in ("void", "fail", "undecided") if known in outcomes), "pass")
         return CandidateVerdict(
             candidate_id=candidate.id, slug=candidate.slug, name=candidate.name, runtime=candidate.runtime,
-            options=candidate.options, free=candidate.free, shortlisted=tested, size_mb=candidate.artifact.size_mb,
+            options=candidate.options, free=candidate.free, shortlisted=tested, level=0.975,
+            metrics=(MetricResult(name="auroc", baseline=99.5, value=99.25, difference=0.25, lower=-0.2, upper=0.71),)
+            if tested else (),
+            slices=(
+                SliceResult(
+                    column="class", value=self.names[8], images=40, lost=2, gained=0, drop=5.0, drop_upper=17.3,
+                    level=0.9975,
+                ),
+            ) if tested else (),
+            size_mb=candidate.artifact.size_mb,
             accuracy=accuracy, speed=None if baseline else speed,
             same_runtime=None if baseline or same is recipe else SpeedResult(
                 rival=same.name, rival_id=files.digest(same.name), quartets=QUARTETS, ratio=same.ms / recipe.ms,

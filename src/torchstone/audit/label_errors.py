@@ -12,6 +12,7 @@ from torchstone.audit import AuditContext, probe
 from torchstone.core import seeding
 from torchstone.core.values import Finding
 from torchstone.data.units import look_alikes, units
+from torchstone.evaluate.metrics import softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -156,7 +157,7 @@ def _most_likely(
 ) -> tuple[float, float, float]:
     """The mean log-likelihood of the labels at this temperature, the temperature, and the share of wrong labels."""
     classes = logits.shape[1]
-    own = probe.softmax(np.float32(temperature) * logits)[np.arange(len(labels)), labels].astype(np.float64)
+    own = softmax(np.float32(temperature) * logits)[np.arange(len(labels)), labels].astype(np.float64)
     share = 2 * FEWEST_WRONG
     for _ in range(ROUNDS):
         share = float(_responsibility(own, share, classes).mean())

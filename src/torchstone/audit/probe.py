@@ -15,6 +15,7 @@ import numpy as np
 
 from torchstone.core import seeding
 from torchstone.data.units import Units
+from torchstone.evaluate.metrics import softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,12 +117,6 @@ def log_loss(logits: NDArray[np.float32], labels: NDArray[np.integer]) -> float:
     """Mean of -log p(label), p at least 1e-12: a class that was never seen costs no infinity."""
     probabilities = softmax(logits)[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(probabilities, 1e-12)).mean())
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Along the last axis."""
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
 
 
 def _moments(

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchstone.cli import _judged
 from torchstone.core import files
 from torchstone.core.run import Run
 from torchstone.core.values import SEVERITIES, Artifact, Candidate, Finding
-from torchstone.core.verdict import CandidateVerdict, SpeedResult, Verdict
+from torchstone.core.verdict import CandidateVerdict, MetricResult, SpeedResult, Verdict
 
 if TYPE_CHECKING:
     from torchstone.compress.chain import Plan
@@ -39,11 +40,12 @@ def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int
         return code
     out = stdout()
     out.print(
-        f"\n{run.name} · {found.test_images:,} test images · margin {found.budget.max_drop:g} points, "
+        f"\n{run.name} · {found.test_images:,} test images · {_judged.margin(found)}, "
         f"look {found.look} at {100 * found.level:g} %\n",
         highlight=False,
     )
     out.print(_verdict_table(found, out.width))
+    _judged.beside(found, out)
     out.print(f"\n{found.sentence}", highlight=False)
     for row in found.rows:
         if row.outcome in ("fail", "undecided", "void") and row.reason not in found.sentence:
@@ -71,18 +73,19 @@ def _verdict_table(found: Verdict, width: int) -> Any:
             table.add_column(name.replace(" (", "\n(") if narrow else name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in found.rows:
-        cells = dict(zip(COLUMNS, _cells(row), strict=True))
+        cells = dict(zip(COLUMNS, _cells(row, found.metric(row)), strict=True))
         shown = [cell for name, cell in cells.items() if not (narrow and name in LEFT_OUT_WHEN_NARROW)]
         table.add_row(row.name.replace("+", "+\n") if narrow else row.name, *shown, _outcome(row, found))
     return table
 
 
-def _cells(row: CandidateVerdict) -> list[str]:
-    """What the columns of ``COLUMNS`` say of one candidate."""
+def _cells(row: CandidateVerdict, measured: MetricResult | None) -> list[str]:
+    """What the columns of ``COLUMNS`` say of one candidate; ``measured`` is what the margin is about."""
     accuracy, latency = row.accuracy, row.latency
     drop = "—"
-    if accuracy and row.outcome != "baseline":
-        drop = f"{accuracy.drop:.1f} ({accuracy.drop_upper:.1f})" if accuracy.part == "test" else f"{accuracy.drop:.1f}"
+    if accuracy and measured and row.outcome != "baseline":
+        bound = f" ({measured.upper:.1f})" if accuracy.part == "test" and measured.upper is not None else ""
+        drop = f"{measured.difference:.1f}{bound}"
     on_val = " val" if accuracy and accuracy.part == "val" else ""
     return [
         f"{accuracy.top1:.1f}{on_val}" if accuracy else "—",

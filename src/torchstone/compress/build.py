@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torchstone.compress.chain import Plan, PlannedStep
@@ -10,18 +12,43 @@ from torchstone.core import console, machine, seeding
 from torchstone.core.contracts import ImageSet, StepContext
 from torchstone.core.errors import ArtifactError, ChainError
 from torchstone.core.run import Run, slug
-from torchstone.core.values import Artifact, Candidate, MadeBy, Part, RuntimeOptions
+from torchstone.core.values import Artifact, Candidate, MadeBy, Part, Preprocess, RuntimeOptions
 from torchstone.runtimes import default_runtime, golden
 
+Sets = Callable[[Preprocess], Mapping[Part, ImageSet]]
+"""The parts train, val and calib, as a model with this preprocessing sees them."""
 
-def candidate(
-    plan: Plan, baseline: Artifact, sets: dict[Part, ImageSet], run: Run, *, seed: int, threads: int
-) -> Candidate:
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What all steps of a chain share."""
+
+    origin: Artifact
+    sets: Sets
+    run: Run
+    seed: int
+
+    def context(self, planned: PlannedStep, preprocess: Preprocess, seed: int) -> StepContext:
+        """What the step may see, by images of this preprocessing."""
+        sets = self.sets(preprocess)
+        return StepContext(
+            train=sets["train"],
+            calib=sets["calib"],
+            val=sets["val"] if planned.step.wants_val(planned.config) else None,
+            seed=seed,
+            origin=self.origin,
+            cache=self.run.cache / "steps",
+            at=lambda other: self.context(planned, other, seed),
+        )
+
+
+def candidate(plan: Plan, baseline: Artifact, sets: Sets, run: Run, *, seed: int, threads: int) -> Candidate:
     """Build what is missing of ``plan`` below ``run.artifacts`` and return the candidate it ends in."""
+    ground = Ground(origin=baseline, sets=sets, run=run, seed=seed)
     made, label = baseline, baseline.chain
     for planned in plan.steps:
         spelt = f"{label}+{planned}".strip("+")
-        made = _apply(planned, made, spelt, sets, run, seed)
+        made = _apply(planned, made, spelt, ground)
         label = label if planned.inserted else spelt
     return Candidate(
         name=plan.name,
@@ -32,9 +59,7 @@ def candidate(
     )
 
 
-def _apply(
-    planned: PlannedStep, parent: Artifact, label: str, sets: dict[Part, ImageSet], run: Run, seed: int
-) -> Artifact:
+def _apply(planned: PlannedStep, parent: Artifact, label: str, ground: Ground) -> Artifact:
     """One step's artifact: the one that stands there, or made now. A ChainError when this model does not allow it."""
     step = planned.step
     config = planned.config.model_dump(mode="json")
@@ -45,7 +70,8 @@ def _apply(
             "config": config,
             "parent": parent.id,
             "split": parent.split_fingerprint,
-            "seed": seed,
+            "seed": ground.seed,
+            **step.ingredients(planned.config, ground.origin),
             "cpu": machine.environment()["cpu_features"],
         },
         tuple(sorted(packages)),
@@ -53,12 +79,7 @@ def _apply(
 
     def make(directory: Path) -> Artifact:
         console.say(f"building {label}")
-        context = StepContext(
-            train=sets["train"],
-            calib=sets["calib"],
-            val=sets["val"] if step.needs_val else None,
-            seed=seeding.seed_of(seed, key),
-        )
+        context = ground.context(planned, parent.preprocess, seeding.seed_of(ground.seed, key))
         try:
             made = step.apply(parent, context, planned.config, planned.target, directory)
         except ArtifactError as error:  # of what was just made; a damaged parent was noticed when it was loaded
@@ -77,7 +98,7 @@ def _apply(
             runtime=default_runtime(made.format),
             options=RuntimeOptions(precision=made.precision),
         )
-        golden.seal(own, sets["calib"])
+        golden.seal(own, context.calib)
         return made
 
-    return artifacts.build(run.artifacts / f"{slug(str(planned))}-{key[:10]}", make, resume=step.resumes)
+    return artifacts.build(ground.run.artifacts / f"{slug(str(planned))}-{key[:10]}", make, resume=step.resumes)

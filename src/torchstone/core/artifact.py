@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from torchstone.core import files, machine
+from torchstone.core import console, files, machine
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Artifact
 
@@ -33,6 +33,12 @@ def identified(artifact: Artifact, directory: Path) -> Artifact:
     found = model_files(directory)
     made = artifact.model_copy(update={"files": found, "directory": directory})
     return made.model_copy(update={"id": files.digest(made.model_dump(mode="json", include=IDENTITY))})
+
+
+def noted(artifact: Artifact, note: str) -> Artifact:
+    """``artifact`` with one more note, which is also said now."""
+    console.say(note)
+    return artifact.model_copy(update={"notes": (*artifact.notes, note)})
 
 
 def key_of(made_of: dict[str, Any], packages: tuple[str, ...]) -> str:

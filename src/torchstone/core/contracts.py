@@ -6,14 +6,14 @@ Every plug-in file imports without the packages it names in ``requires``: heavy 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
-from torchstone.core.values import Artifact, Finding, Format, RuntimeOptions
+from torchstone.core.values import Artifact, Finding, Format, Preprocess, RuntimeOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,12 +123,20 @@ class ImageSet(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
-    """What a step may see of the data. There is no test part; ``val`` is there for steps that declare ``needs_val``."""
+    """What a step may see of the data. There is no test part; ``val`` is there for steps that ask for it
+    (``Step.wants_val``)."""
 
     train: ImageSet
     calib: ImageSet
     val: ImageSet | None
     seed: int
+    origin: Artifact
+    """The model that the chain began with."""
+    cache: Path
+    """A folder for what several artifacts can share, such as a teacher's answers. What lies there may be deleted, and
+    is made again."""
+    at: Callable[[Preprocess], StepContext]
+    """The same for a model that sees its images otherwise."""
 
 
 @runtime_checkable
@@ -156,6 +164,8 @@ class Step(Protocol):
     """True when it settles the arithmetic, so that no other step may follow."""
     free: ClassVar[bool] = False
     """True when the weights stay what they were (an export, another arithmetic): a rival that costs nothing."""
+    integers: ClassVar[bool] = False
+    """True when layers compute in integers, which CPUs without the instructions for it do less exactly."""
     Config: type[StepConfig] = StepConfig
 
     def requires_for(self, target: str | None) -> tuple[str, ...]:
@@ -164,6 +174,16 @@ class Step(Protocol):
 
     def check(self, config: Any, target: str | None) -> None:
         """Raise a ChainError for options that mean nothing for this target."""
+
+    def ingredients(self, config: Any, origin: Artifact) -> dict[str, Any]:
+        """What a result depends on beside the options and the model before it: part of the artifact's key. Another
+        model, say, by its id; ``origin`` is the one that the chain began with. Raises a UserError where it is not to
+        be had."""
+        return {}
+
+    def wants_val(self, config: Any) -> bool:
+        """Whether it makes choices with these options, for which it needs images that nothing else has seen."""
+        return self.needs_val
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

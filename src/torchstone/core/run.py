@@ -73,6 +73,11 @@ class Run:
         """What trackers keep on this machine, shared by all runs below the same folder: there they are compared."""
         return self.root.parent / "tracking"
 
+    @property
+    def ladder(self) -> Path:
+        """Which chains were tried, and why others were not."""
+        return self.root / "ladder.json"
+
     def evidence(self, candidate: Candidate) -> Path:
         return self.root / "evidence" / candidate.slug
 
@@ -82,9 +87,16 @@ class Run:
     def timings(self, candidate: Candidate) -> Path:
         return self.evidence(candidate) / "timings.parquet"
 
+    def portrait(self, candidate: Candidate) -> Path:
+        return self.evidence(candidate) / "portrait.parquet"
+
     def catalog(self) -> Catalog:
         """The stored catalog, with ``table`` pointing into this directory wherever it was moved to."""
-        return Catalog.load(self.data / "catalog.json").model_copy(update={"table": self.data / "catalog.parquet"})
+        return Catalog.load(self.data / "catalog.json").model_copy(update={"table": self.catalog_table})
+
+    @property
+    def catalog_table(self) -> Path:
+        return self.data / "catalog.parquet"
 
     def split(self) -> Split:
         return Split.load(self.data / "split.json").model_copy(update={"table": self.data / "split.parquet"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +42,24 @@ def header(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def read(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """The table and its header; a missing or damaged file is an ArtifactError that names it."""
+def peek(path: Path) -> tuple[int, pl.DataFrame]:
+    """How many rows there are, and the first of them: what a file of another origin would take, before it is read."""
     import polars as pl
 
     try:
-        return pl.read_parquet(path), json.loads(pl.read_parquet_metadata(path).get(HEADER, "{}"))
+        whole = pl.scan_parquet(path)
+        return whole.select(pl.len()).collect().item(), whole.head(1).collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ArtifactError(f"'{path}' is not a readable table: {error}", hint="is it a whole Parquet file?") from None
+
+
+def read(path: Path, columns: Sequence[str] | None = None) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The table, or these columns of it, and its header; a missing or damaged file is an ArtifactError naming it."""
+    import polars as pl
+
+    try:
+        header = json.loads(pl.read_parquet_metadata(path).get(HEADER, "{}"))
+        return pl.read_parquet(path, columns=None if columns is None else list(columns)), header
     except FileNotFoundError:
         raise ArtifactError(f"'{path}' does not exist", hint="type the command that makes it again") from None
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:

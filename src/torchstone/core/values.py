@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,10 +18,14 @@ Precision = Literal["f32", "bf16"]
 Severity = Literal["error", "warning", "info"]
 Decision = Literal["drop", "review"]
 Outcome = Literal["pass", "fail", "undecided", "void"]
+Metric = Literal["top1", "macro_f1", "auroc", "ece"]
 
 PARTS: tuple[Part, ...] = ("train", "val", "calib", "test")
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 """The gravest first."""
+METRICS: dict[Metric, str] = {"top1": "top-1", "macro_f1": "macro F1", "auroc": "AUROC", "ece": "calibration error"}
+"""What a margin can be about, as it is printed. AUROC is of each class against the rest, averaged over the classes; of
+the calibration error (15 bins of equal width), less is better."""
 
 CATALOG_VERSION = 2
 """Of the catalog's columns and what they mean: raise it when either changes."""
@@ -204,8 +209,14 @@ class Artifact(Value):
     parent: str | None = None
     made_by: MadeBy
     chain: str = Field(default="", description="the steps from the trained model to here")
+    notes: tuple[str, ...] = Field(default=(), description="what the steps of its chain have to say of it, in order")
     split_fingerprint: str
     environment: dict[str, Any] = {}
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of the steps of its chain, as they were written: without the conversions between them."""
+        return tuple(re.findall(r"(?:^|\+)([a-z0-9_]+)", self.chain))
 
     @property
     def size_mb(self) -> float:
@@ -259,8 +270,9 @@ class Budget(Value):
     """What a candidate has to keep to. A criterion that is None is not judged."""
 
     max_drop: float = Field(
-        default=1.0, gt=0, lt=100, description="points of top-1 that may be lost against the baseline"
+        default=1.0, gt=0, lt=100, description="points of the metric that may be lost against the baseline"
     )
+    metric: Metric = Field(default="top1", description="what the margin is about")
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1, description="total one-sided confidence over all looks at a test set"
     )

@@ -6,9 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from torchstone.core.values import Budget, Outcome, Part, RuntimeOptions, Value
+from torchstone.core.values import Budget, Metric, Outcome, Part, RuntimeOptions, Value
 
 Criterion = Literal["drop", "speedup", "latency", "size"]
+Proof = Literal["proven", "refuted", "open"]
+Procedure = Literal["fixed-order", "holm"]
 
 
 class AccuracyResult(Value):
@@ -21,11 +23,43 @@ class AccuracyResult(Value):
     lost: int = Field(description="images right in the baseline, wrong in the candidate")
     gained: int = Field(description="images wrong in the baseline, right in the candidate")
     drop: float
-    drop_upper: float = Field(description="Tango's one-sided score bound at the verdict's level")
+    drop_upper: float = Field(description="Tango's one-sided score bound at the row's level")
     drop_lower: float
+    groups: int | None = Field(default=None, description="groups that the images come in; None: each is its own")
+    design_effect: float = Field(
+        default=1.0, description="images that count as one: what the counts are divided by, for the bounds"
+    )
+    keeps_99: Proof = Field(
+        default="open", description="whether 99 % of the baseline's top-1 is kept, by the bounds of the drop"
+    )
     agreement: float = Field(description="per cent of images on which both give the same class")
     worst_class: str | None = Field(default=None, description="the class whose recall falls most")
     worst_class_drop: float = Field(default=0.0, description="points of recall that it loses")
+
+
+class MetricResult(Value):
+    """One metric of candidate and baseline on the same images, in per cent and points. Bounds are one-sided, at the
+    row's level: Tango's for top-1, those of the paired bootstrap for the others."""
+
+    name: Metric
+    baseline: float
+    value: float
+    difference: float = Field(description="points by which the candidate is worse; negative: it is better")
+    lower: float | None = Field(default=None, description="None where nothing is claimed: on val")
+    upper: float | None = None
+
+
+class SliceResult(Value):
+    """Top-1 of the test images that have something in common. The bounds of one column hold together."""
+
+    column: str = Field(description="'class', or a column of the catalog")
+    value: str
+    images: int
+    lost: int
+    gained: int
+    drop: float = Field(description="points of the slice's own top-1")
+    drop_upper: float = Field(description="Tango's one-sided bound at 1 - α/k for the k slices of the column")
+    level: float = Field(description="1 - α/k")
 
 
 class SpeedResult(Value):
@@ -36,7 +70,7 @@ class SpeedResult(Value):
     quartets: int
     ratio: float = Field(description="median over the quartets")
     lower: float | None = Field(
-        description="one-sided bound at the verdict's level; None: too few quartets, or no clean A/A control"
+        description="one-sided bound at the row's level; None: too few quartets, or no clean A/A control"
     )
     upper: float | None
 
@@ -47,6 +81,36 @@ class LatencyResult(Value):
     median_ms: float
     lower_ms: float | None
     upper_ms: float | None
+
+
+class CallTimes(Value):
+    """Milliseconds of single calls. They describe a candidate and compare nothing."""
+
+    threads: int
+    batch: int
+    kind: Literal["model", "prepare", "request"] = Field(
+        description="model: pixels to logits; prepare: encoded image to pixels; request: both"
+    )
+    calls: int
+    median_ms: float
+    p99_ms: float
+    p99_upper_ms: float | None = Field(description="one-sided bound at the row's level; None: too few calls")
+
+
+class Portrait(Value):
+    """What a candidate is like to run (``evaluate.portrait``)."""
+
+    times: tuple[CallTimes, ...]
+    peak_mb: float = Field(description="10⁶ bytes that its process held at most, libraries and images included")
+    gzip_mb: float = Field(description="10⁶ bytes of the model's files as gzip packs them")
+
+    def of(self, kind: str, threads: int, batch: int = 1) -> CallTimes | None:
+        """The calls of one kind."""
+        return next((one for one in self.times if (one.kind, one.threads, one.batch) == (kind, threads, batch)), None)
+
+    @property
+    def most_threads(self) -> int:
+        return max(one.threads for one in self.times)
 
 
 class Decision(Value):
@@ -68,13 +132,22 @@ class CandidateVerdict(Value):
     free: bool
     shortlisted: bool
     size_mb: float
+    level: float = Field(description="one-sided confidence of this row's bounds")
     accuracy: AccuracyResult | None = None
+    metrics: tuple[MetricResult, ...] = Field(
+        default=(),
+        description="top-1, macro F1, AUROC, calibration error; what these images do not define is left out",
+    )
+    slices: tuple[SliceResult, ...] = Field(
+        default=(), description="by column; within it, the largest drop first. Only of what met the test set"
+    )
     speed: SpeedResult | None = Field(default=None, description="against the baseline")
     same_runtime: SpeedResult | None = Field(
         default=None, description="against the unchanged weights in the same runtime"
     )
     free_rival: SpeedResult | None = Field(default=None, description="against the fastest free candidate that passes")
     latency: LatencyResult | None = None
+    portrait: Portrait | None = Field(default=None, description="of the baseline and of what met the test set")
     throughput: float | None = Field(default=None, description="images a second at batch 32, one session's median")
     decisions: tuple[Decision, ...] = ()
     outcome: Outcome | Literal["baseline", "not tested"]
@@ -100,7 +173,17 @@ class Verdict(Value):
     test_fingerprint: str
     test_images: int
     look: int = Field(description="how many times this test set has now been looked at; 1 is the first")
-    level: float = Field(description="one-sided confidence of every bound at this look")
+    level: float = Field(
+        description="one-sided confidence that this look may spend; without Holm's procedure, that of every bound"
+    )
+    procedure: Procedure = Field(
+        default="fixed-order",
+        description="fixed-order: each candidate at the full level, until the first that does not pass; holm: all of "
+        "them, at levels split by Holm (1979)",
+    )
+    slices: tuple[str, ...] = Field(
+        default=(), description="columns of the catalog that were asked for, beside 'class'"
+    )
     control: ControlResult | None
     rows: tuple[CandidateVerdict, ...] = Field(description="the baseline first, then as measured")
     shortlist: tuple[str, ...] = Field(description="candidate ids in the order in which they met the test set")
@@ -125,6 +208,10 @@ class Verdict(Value):
             if known in outcomes:
                 return known
         return "fail"
+
+    def metric(self, row: CandidateVerdict) -> MetricResult | None:
+        """The row's result in the metric that the margin is about."""
+        return next((one for one in row.metrics if one.name == self.budget.metric), None)
 
     def row(self, candidate_id: str) -> CandidateVerdict:
         return next(row for row in self.rows if row.candidate_id == candidate_id)

@@ -1,8 +1,9 @@
 """Classification metrics in numpy alone, so that a verdict can be recomputed where torch and scikit-learn are not.
 
 Shapes: ``labels`` and ``predicted`` are int[N], class indices in ``0..C-1``; ``scores`` is float[N, C] (logits or
-probabilities, larger is likelier). Rates are fractions in 0..1. Definitions follow scikit-learn, against which every
-function is tested; the one difference is that a rate of nothing (the recall of a class without images) is NaN here.
+probabilities, larger is likelier), ``probabilities`` is float[N, C] with rows that sum to 1. Rates are fractions in
+0..1. Definitions follow scikit-learn, against which every function is tested (but for the calibration error, which it
+does not have); the one difference is that a rate of nothing (the recall of a class without images) is NaN here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Rates = NDArray[np.float64]
+CALIBRATION_BINS = 15
+"""Of equal width, as in Guo et al. (2017)."""
 
 
 def predicted_classes(scores: ArrayLike) -> NDArray[np.int64]:
@@ -78,6 +81,64 @@ def weighted_f1(matrix: ArrayLike) -> float:
 def balanced_accuracy(matrix: ArrayLike) -> float:
     """Mean recall over the classes that have images."""
     return _mean(recall(matrix))
+
+
+def softmax(logits: ArrayLike) -> NDArray[np.floating]:
+    """Probabilities along the last axis, in the precision of the logits."""
+    values = np.asarray(logits)
+    shifted = np.exp(values - values.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+def placements(positive: ArrayLike, scores: ArrayLike) -> Rates:
+    """float64[N]: the share of the images of the other kind that each is on the right side of; equal scores count half.
+
+    ``positive`` is bool[N] and ``scores`` float[N], larger for the positive ones. The mean over the positive images is
+    the area under the ROC curve (Mann-Whitney), and so is the mean over the others; NaN where there are no others.
+    """
+    kind = np.asarray(positive, bool)
+    distinct, place = np.unique(np.asarray(scores), return_inverse=True)
+    place = place.ravel()
+    ours, others = (np.bincount(place[which], minlength=len(distinct)) for which in (kind, ~kind))
+    below = (np.cumsum(others) - others / 2)[place]
+    above = (ours.sum() - (np.cumsum(ours) - ours / 2))[place]
+    rivals = np.where(kind, others.sum(), ours.sum())
+    return np.divide(np.where(kind, below, above), rivals, out=np.full(len(kind), np.nan), where=rivals > 0)
+
+
+def auroc(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Area under the ROC curve of each class against the rest, averaged over the classes that have images, but not
+    all of them; NaN where there is none."""
+    truth, values = np.asarray(labels, np.int64), np.asarray(probabilities)
+    areas = [
+        placements(truth == label, values[:, label])[truth == label].mean() for label in classes_with_rivals(truth)
+    ]
+    return float(np.mean(areas)) if areas else float("nan")
+
+
+def classes_with_rivals(labels: ArrayLike) -> NDArray[np.int64]:
+    """The classes that have images, unless all images are of one."""
+    present = np.unique(np.asarray(labels, np.int64))
+    return present if len(present) > 1 else present[:0]
+
+
+def calibration_gaps(
+    labels: ArrayLike, probabilities: ArrayLike, bins: int = CALIBRATION_BINS
+) -> tuple[NDArray[np.int64], Rates]:
+    """(int64[N], float64[N]): the bin of each image by the confidence in its predicted class, and 1 or 0 for right or
+    wrong less that confidence. Bins are open below and closed above."""
+    values = np.asarray(probabilities, np.float64)
+    confidence = values.max(axis=1)
+    right = predicted_classes(values) == np.asarray(labels, np.int64)
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return place, right - confidence
+
+
+def ece(labels: ArrayLike, probabilities: ArrayLike, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: the mean, over images, of how far accuracy and confidence are apart in their bin
+    (Guo et al. 2017, *On calibration of modern neural networks*, equation 3)."""
+    place, gap = calibration_gaps(labels, probabilities, bins)
+    return float(np.abs(np.bincount(place, gap, minlength=bins)).sum() / len(gap))
 
 
 def agreement(first: ArrayLike, second: ArrayLike) -> float:

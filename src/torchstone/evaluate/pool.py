@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,11 @@ class Worker:
     def slot(self, batch: int, copy: int, ms: float, calls: int) -> dict[str, Any]:
         """One slot of the copy (counted round and round): {ms: median of a call, calls, busy: seconds}."""
         self._send({"do": "slot", "batch": batch, "copy": copy, "ms": ms, "calls": calls})
+        return self.answer()
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """The answer to any other request of the protocol."""
+        self._send({"do": do, **request})
         return self.answer()
 
     def answer(self, timeout: float = TIMEOUT) -> dict[str, Any]:
@@ -120,16 +125,19 @@ class Worker:
 
 
 @contextmanager
-def workers(candidates: dict[str, Candidate], pixels: Path, copies: dict[int, int]) -> Iterator[dict[str, Worker]]:
+def workers(
+    candidates: dict[str, Candidate], pixels: Path | Mapping[int, Path], copies: dict[int, int]
+) -> Iterator[dict[str, Worker]]:
     """A worker for each key, compiled up to ``copies`` times for each batch size; all of them have ended when the
-    block is left.
+    block is left. ``pixels`` is the file of the images, or one for each side that a candidate takes.
 
     All start at once: what they import and compile fills the cores better than one after the other.
     """
     made: dict[str, Worker] = {}
     try:
         for key, candidate in candidates.items():
-            made[key] = Worker(candidate, pixels, cores_for(candidate.options.threads))
+            file = pixels if isinstance(pixels, Path) else pixels[candidate.artifact.preprocess.crop]
+            made[key] = Worker(candidate, file, cores_for(candidate.options.threads))
         for batch, most in copies.items():
             for worker in made.values():
                 worker.start_opening(batch, most)

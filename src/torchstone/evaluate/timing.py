@@ -13,7 +13,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -78,12 +78,13 @@ def session(
     quartets: int,
     batch: int = 1,
     phase: Phase,
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[np.uint8] | Mapping[int, NDArray[np.uint8]],
     throughput: bool = False,
 ) -> Session:
     """Time all comparisons, interleaved, with ``control`` (the baseline) against itself.
 
-    ``pixels`` are real images, uint8[n, H, W, 3], of the size that all candidates take. With ``throughput``, each
+    ``pixels`` are real images, uint8[n, H, W, 3], of the size that all candidates take; or the same images for each
+    side that one of them takes. With ``throughput``, each
     candidate is also timed alone at batch 32, in five alternated rounds; those rows have no rival and no order.
     Raises an ArtifactError that names the candidate whose process died, hung, or could not open its model.
     """
@@ -94,9 +95,12 @@ def session(
     name = secrets.token_hex(8)
     load, begin = os.getloadavg(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
-        path = Path(scratch) / "pixels.npy"
-        np.save(path, pixels, allow_pickle=False)
-        with workers(seats, path, {batch: COPIES} | ({THROUGHPUT_BATCH: 1} if throughput else {})) as opened:
+        sized = {pixels.shape[1]: pixels} if isinstance(pixels, np.ndarray) else pixels
+        paths = {side: Path(scratch) / f"pixels-{side}.npy" for side in sized}
+        for side, images in sized.items():
+            np.save(paths[side], images, allow_pickle=False)
+        places = next(iter(paths.values())) if len(paths) == 1 else paths
+        with workers(seats, places, {batch: COPIES} | ({THROUGHPUT_BATCH: 1} if throughput else {})) as opened:
             clock = _Clock(name, phase, opened)
             for seat in opened:
                 clock.slot(seat, batch, 0, ms=WARMUP_MS)

@@ -13,6 +13,7 @@ from torchstone.runtimes import golden, open_candidate
 
 MANIFEST = "manifest.json"
 FALLBACK = "fallback"
+CANDIDATE = "candidate.json"
 
 
 def write(winner: Candidate, fallback: Candidate | None, place: Path) -> Path:
@@ -29,7 +30,7 @@ def write(winner: Candidate, fallback: Candidate | None, place: Path) -> Path:
 def load(directory: Path) -> Candidate:
     """The candidate that a bundle serves, after checking that its model is the one that was stored."""
     artifact = load_artifact(directory)
-    path = directory / "candidate.json"
+    path = directory / CANDIDATE
     return Candidate.described(artifact, files.read_json(path), path)
 
 
@@ -44,7 +45,7 @@ def _fill(directory: Path, candidate: Candidate) -> None:
     artifact.save(directory / "artifact.json")
     artifact.preprocess.save(directory / "preprocess.json")
     files.write_json(directory / "labels.json", list(artifact.classes))
-    files.write_json(directory / "candidate.json", candidate.description)
+    files.write_json(directory / CANDIDATE, candidate.description)
     golden.copy(artifact.directory, directory, candidate)
     golden.check(directory, artifact.preprocess, open_candidate(load(directory)))
 

@@ -6,45 +6,82 @@ of them have to pass, so nothing is corrected between them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from torchstone.core.values import Budget, Outcome
-from torchstone.core.verdict import AccuracyResult, ControlResult, Decision, LatencyResult, SpeedResult
-from torchstone.judge import power
+from torchstone.core.values import METRICS, Budget, Outcome
+from torchstone.core.verdict import AccuracyResult, ControlResult, Decision, LatencyResult, MetricResult, SpeedResult
+from torchstone.judge import bootstrap, power
 
 REASONABLE = 50
 """Times as many test images as there are, above which asking for more is no advice."""
 
 
-def drop(result: AccuracyResult, budget: Budget, level: float) -> Decision:
-    """The accuracy that is lost, against the margin; says how many images would decide it when these do not."""
-    margin = budget.max_drop
-    if result.drop_upper <= margin:
-        outcome, reason = "pass", f"{at_most(result)}, {margin:g} allowed"
-    elif result.drop_lower > margin:
-        outcome, reason = "fail", f"loses at least {result.drop_lower:.2f} points, {margin:g} allowed"
+def drop(result: AccuracyResult, budget: Budget, level: float, measured: MetricResult | None = None) -> Decision:
+    """What is lost of the budget's metric, against the margin; says how many images would decide it when these do not.
+
+    ``measured`` is the metric, where it is another than top-1."""
+    margin, found = budget.max_drop, _measured(result, budget, measured)
+    if found is None or found.lower is None or found.upper is None:
+        reason = f"{METRICS[budget.metric]}: these test images do not bound it"
+        return Decision(criterion="drop", outcome="undecided", reason=reason)
+    if found.upper <= margin:
+        outcome, reason = "pass", f"{at_most(found)}, {margin:g} allowed"
+    elif found.lower > margin:
+        outcome, reason = "fail", f"{lost(found, found.lower, how='at least ')}, {margin:g} allowed"
     else:
         outcome = "undecided"
-        more, at_best = images_needed(result, budget, level), _more_images(result, budget, 0.0, level)
-        helps = f"no reasonable number of images helps if it really loses {result.drop:.2f}"
+        more, at_best = images_needed(result, budget, level, found), _more_images(result, found, budget, 0.0, level)
+        helps = f"no reasonable number of images helps if it really loses {found.difference:.2f}"
         if more is not None:
             helps = f"about {more:,} more test images would probably decide it"
             helps += f" ({at_best:,} if it really loses nothing)" if at_best is not None and 1 < at_best < more else ""
-        observed = f"{'loses' if result.drop >= 0 else 'gains'} {abs(result.drop):.2f} points"
-        reason = f"{observed}, but may lose {result.drop_upper:.2f}, {margin:g} allowed: {helps}"
-    return Decision(criterion="drop", outcome=outcome, reason=reason)
+        reason = f"{lost(found, found.difference)}, but may lose {found.upper:.2f}, {margin:g} allowed: {helps}"
+    return Decision(criterion="drop", outcome=outcome, reason=reason + _in_groups(result, budget))
 
 
-def at_most(result: AccuracyResult) -> str:
+def at_most(found: MetricResult) -> str:
     """The bound of the drop in words; a drop bounded below zero is a proven gain."""
-    bound = result.drop_upper
-    return f"loses at most {bound:.2f} points" if bound >= 0 else f"gains at least {-bound:.2f} points"
+    bound = found.upper or 0.0
+    return lost(found, bound, how="at most " if bound >= 0 else "at least ")
 
 
-def images_needed(result: AccuracyResult, budget: Budget, level: float) -> int | None:
-    """More test images that would probably show the margin, at the disagreement and the drop observed (a gain counts
-    as no drop). None when the drop observed is as large as the margin."""
-    return _more_images(result, budget, max(result.drop, 0.0), level)
+def lost(found: MetricResult, points: float, digits: int = 2, how: str = "") -> str:
+    """So many points of the metric in words; negative ones are a gain."""
+    verb = "loses" if points >= 0 else "gains"
+    of = ""
+    if found.name == "ece":  # less is better
+        verb = "worsens by" if points >= 0 else "improves by"
+    if found.name != "top1":
+        of = f" of {METRICS[found.name]}"
+    return f"{verb} {how}{abs(points):.{digits}f} points{of}"
+
+
+def images_needed(
+    result: AccuracyResult, budget: Budget, level: float, measured: MetricResult | None = None
+) -> int | None:
+    """More test images that would probably show the margin, at the spread and the drop observed (a gain counts as no
+    drop). None when the drop observed is as large as the margin."""
+    found = _measured(result, budget, measured)
+    return None if found is None else _more_images(result, found, budget, max(found.difference, 0.0), level)
+
+
+def _measured(result: AccuracyResult, budget: Budget, measured: MetricResult | None) -> MetricResult | None:
+    """The result in the budget's metric."""
+    return bootstrap.top1(result) if budget.metric == "top1" else measured
+
+
+def _in_groups(result: AccuracyResult, budget: Budget) -> str:
+    """What the bound owes to the groups that the images come in."""
+    if result.groups is None:
+        return ""
+    if budget.metric != "top1":
+        return f" ({result.groups:,} groups drawn as wholes)"
+    if result.design_effect == 1:
+        return ""
+    return (
+        f" ({result.images:,} images in {result.groups:,} groups count as {result.images / result.design_effect:,.0f})"
+    )
 
 
 def speedup(result: SpeedResult | None, wanted: float, clock: ControlResult | None) -> Decision:
@@ -93,10 +130,16 @@ def together(decisions: Sequence[Decision]) -> tuple[Outcome, str]:
     raise ValueError("there is nothing to decide")
 
 
-def _more_images(result: AccuracyResult, budget: Budget, drop: float, level: float) -> int | None:
-    disagreement = (result.lost + result.gained) / result.images
-    needed = power.images_needed(budget.max_drop / 100, disagreement, drop / 100, level)
-    return None if needed is None or needed > REASONABLE * result.images else max(1, needed - result.images)
+def _more_images(result: AccuracyResult, found: MetricResult, budget: Budget, drop: float, level: float) -> int | None:
+    margin, images = budget.max_drop / 100, result.images
+    if found.name == "top1":
+        needed = power.images_needed(margin, (result.lost + result.gained) / images, drop / 100, level)
+        needed = None if needed is None else math.ceil(needed * result.design_effect)
+    elif found.upper is None:
+        needed = None
+    else:
+        needed = power.images_by_spread(images, (found.upper - found.difference) / 100, margin, drop / 100, level)
+    return None if needed is None or needed > REASONABLE * images else max(1, needed - images)
 
 
 def _by_the_clock(decision: Decision, clock: ControlResult | None) -> Decision:

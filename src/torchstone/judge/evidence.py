@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torchstone.core import files
+import numpy as np
+from numpy.typing import NDArray
+
+from torchstone.core import files, tables
 from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
 from torchstone.core.values import Candidate, Part
-from torchstone.evaluate import predict, timing
+from torchstone.evaluate import portrait, predict, timing
 
 
 class Evidence:
@@ -49,13 +53,52 @@ class Evidence:
             self._read[path] = timing.load_timings(path)
         return self._read[path]
 
+    def portrait(self, candidate: Candidate) -> tuple[Any, dict[str, Any]] | None:
+        """The candidate's single calls and their session, None when none were timed."""
+        path = self.run.portrait(candidate)
+        if path not in self._read:
+            if not path.exists():
+                return None
+            self._note(path)
+            self._read[path] = portrait.load(path, candidate)
+        return self._read[path]
+
+    def columns(self, names: Sequence[str], items: NDArray[np.str_]) -> list[list[Any]]:
+        """For each named column of the catalog, its cells for these items; an ArtifactError where it has no such column
+        or item."""
+        path = self.run.catalog_table
+        table, _ = tables.read(path, ["item", *(name for name in dict.fromkeys(names) if name != "item")])
+        self._note(path)
+        rows = {item: row for row, item in enumerate(table["item"].to_list())}
+        try:
+            chosen = [rows[item] for item in items.tolist()]
+        except KeyError as missing:
+            raise ArtifactError(
+                f"'{path}' does not hold the image {missing}, which was predicted",
+                hint="delete the evidence and type the same command again",
+            ) from None
+        return [table[name].gather(chosen).to_list() for name in names]
+
+    def groups(self, items: NDArray[np.str_]) -> NDArray[np.int64] | None:
+        """A number for each item, the same for items of one group; None where no two of them share a group."""
+        (names,) = self.columns(["group"], items)
+        numbers: dict[Any, int] = {}
+        found = [numbers.setdefault((row,) if name is None else name, len(numbers)) for row, name in enumerate(names)]
+        return np.array(found, np.int64) if len(numbers) < len(found) else None
+
     def artifact(self, candidate: Candidate) -> None:
         """Note the candidate's artifact.json, which holds the digests of the model's files."""
         self._note(candidate.artifact.directory / "artifact.json")
 
+    def digest(self, path: Path) -> str:
+        """sha256 of a file that was read."""
+        return self.digests[self._place(path)]
+
     def _note(self, path: Path) -> None:
-        place = path.resolve().relative_to(self.run.root.resolve())
-        self.digests[place.as_posix()] = files.sha256(path)
+        self.digests[self._place(path)] = files.sha256(path)
+
+    def _place(self, path: Path) -> str:
+        return path.resolve().relative_to(self.run.root.resolve()).as_posix()
 
 
 def _foreign(path: Path, reason: str) -> ArtifactError:

@@ -20,14 +20,26 @@ import filelock
 from torchstone.core import files
 from torchstone.core.errors import ArtifactError, StorageError
 from torchstone.core.values import Budget, Candidate
+from torchstone.core.verdict import Procedure
 
 PATIENCE = 30.0
 """Seconds to wait for another process that is writing its look down."""
 
 
-def entry(baseline: Candidate, shortlist: Sequence[str], budget: Budget) -> dict[str, Any]:
-    """The question put to the test set: the baseline, the candidates' ids in their order, the budget."""
-    return {"baseline": baseline.id, "shortlist": list(shortlist), "budget": budget.model_dump(mode="json")}
+def entry(
+    baseline: Candidate, shortlist: Sequence[str], budget: Budget, procedure: Procedure = "fixed-order"
+) -> dict[str, Any]:
+    """The question put to the test set: the baseline, the candidates' ids in their order, the budget. Where the order
+    counts for nothing, it does not make another question."""
+    return entry_of_ids(baseline.id, shortlist, budget, procedure)
+
+
+def entry_of_ids(
+    baseline: str, shortlist: Sequence[str], budget: Budget, procedure: Procedure = "fixed-order"
+) -> dict[str, Any]:
+    """The same, of whatever is judged that has ids."""
+    asked = {"baseline": baseline, "shortlist": list(shortlist), "budget": budget.model_dump(mode="json")}
+    return asked if procedure == "fixed-order" else asked | {"shortlist": sorted(shortlist), "procedure": procedure}
 
 
 def look(directory: Path, test_fingerprint: str, question: dict[str, Any], earlier: Sequence[str] = ()) -> int:

@@ -34,6 +34,16 @@ def images_needed(margin: float, disagreement: float, drop: float, level: float)
     return max(least_images(margin, level), math.ceil(disagreement * z * z / (margin - drop) ** 2))
 
 
+def images_by_spread(images: int, reach: float, margin: float, drop: float, level: float) -> int | None:
+    """Images of a test set that would show ``margin`` with about 80 % power, where the upper bound at ``level`` of
+    ``images`` reaches ``reach`` beyond the estimate: the reach falls with the square root of the images. None when no
+    number helps."""
+    if drop >= margin:
+        return None
+    z = NormalDist().inv_cdf(level)
+    return math.ceil(images * (max(reach, 0.0) * (1 + NormalDist().inv_cdf(POWER) / z) / (margin - drop)) ** 2)
+
+
 def smallest_margin(images: int, disagreement: float, level: float) -> float:
     """The smallest margin that ``images`` can show: surely if nothing differs, else at about 80 % power."""
     z = NormalDist().inv_cdf(level)

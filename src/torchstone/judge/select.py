@@ -15,9 +15,9 @@ from typing import Literal
 
 from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
-from torchstone.core.values import Budget, Candidate
-from torchstone.core.verdict import AccuracyResult, LatencyResult, SpeedResult
-from torchstone.judge import accuracy, speed
+from torchstone.core.values import METRICS, Budget, Candidate
+from torchstone.core.verdict import AccuracyResult, LatencyResult, MetricResult, Procedure, SpeedResult
+from torchstone.judge import accuracy, bootstrap, decide, speed
 from torchstone.judge.evidence import Evidence
 
 MOST = 3
@@ -37,6 +37,8 @@ class Shortlist:
     free_rival: str | None = None
     """The fastest candidate that costs nothing and may meet the budget: what a compression must beat."""
     selection: Literal["val", "named"] = "val"
+    procedure: Procedure = "fixed-order"
+    """In which order and at which levels they are tested (``Verdict.procedure``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +46,14 @@ class Screened:
     """What val and the screening session say of one candidate."""
 
     candidate: Candidate
-    accuracy: AccuracyResult
+    accuracy: MetricResult
+    """In the metric that the margin is about, with both bounds."""
     speed: SpeedResult
     latency: LatencyResult
     risk: float
-    """Bound of the drop on val, as a fraction; the smaller the safer. The unchanged weights in FP32 have none, and a
-    net gain counts as none: one image won by luck must not make a model safer than one that never differs."""
+    """Bound of the drop on val in that metric, as a fraction; the smaller the safer. The unchanged weights in FP32 have
+    none, and a net gain counts as none: one image won by luck must not make a model safer than one that never
+    differs."""
 
     def beats(self, other: Screened) -> bool:
         """Pareto: as safe and as fast, and better in one of them."""
@@ -74,24 +78,24 @@ def shortlist(run: Run, candidates: Sequence[Candidate], budget: Budget) -> Shor
     left_out: dict[str, str] = {}
     likely: list[Screened] = []
     unlikely: list[tuple[Screened, Doubt]] = []
-    for candidate, screened in _screen(Evidence(run), candidates, budget.confidence):
+    for candidate, screened in screen(Evidence(run), candidates, budget):
         if isinstance(screened, str):
             left_out[candidate.id] = screened
             continue
-        doubt = _doubt(screened, budget)
-        if doubt is None:
+        found = doubt(screened, budget)
+        if found is None:
             likely.append(screened)
-        elif doubt.impossible:
-            left_out[candidate.id] = doubt.reason
+        elif found.impossible:
+            left_out[candidate.id] = found.reason
         else:
-            unlikely.append((screened, doubt))
+            unlikely.append((screened, found))
     pool = likely or [screened for screened, _ in unlikely]
     rival = max((one for one in pool if one.candidate.free), key=lambda one: one.speed.ratio, default=None)
     chosen = _choose(pool, rival)
-    _use_spare_places(chosen, pool, [one for one, doubt in unlikely if likely and doubt.kind == "drop"])
+    _use_spare_places(chosen, pool, [one for one, why in unlikely if likely and why.kind == "drop"])
     taken = {one.candidate.id for one in chosen}
     left_out |= {one.candidate.id: _beaten(one, pool) for one in pool if one.candidate.id not in taken}
-    left_out |= {one.candidate.id: doubt.reason for one, doubt in unlikely if likely and one.candidate.id not in taken}
+    left_out |= {one.candidate.id: why.reason for one, why in unlikely if likely and one.candidate.id not in taken}
     chosen.sort(key=lambda one: (one.risk, not one.candidate.free, one.speed.ratio))
     return Shortlist(
         order=tuple(one.candidate.id for one in chosen),
@@ -100,7 +104,7 @@ def shortlist(run: Run, candidates: Sequence[Candidate], budget: Budget) -> Shor
     )
 
 
-def named(candidates: Sequence[Candidate], order: Sequence[str]) -> Shortlist:
+def named(candidates: Sequence[Candidate], order: Sequence[str], procedure: Procedure = "fixed-order") -> Shortlist:
     """A shortlist that the user named: these ids, in this order, whatever val and screening say of them. The rival that
     costs nothing is the first free one of them."""
     free = (key for key in order for one in candidates if one.id == key and one.free)
@@ -109,6 +113,7 @@ def named(candidates: Sequence[Candidate], order: Sequence[str]) -> Shortlist:
         left_out={one.id: "it was not named" for one in candidates[1:] if one.id not in order},
         free_rival=next(free, None),
         selection="named",
+        procedure=procedure,
     )
 
 
@@ -124,8 +129,8 @@ def same_runtime_rival(candidates: Sequence[Candidate], candidate: Candidate) ->
     return None
 
 
-def _screen(
-    evidence: Evidence, candidates: Sequence[Candidate], level: float
+def screen(
+    evidence: Evidence, candidates: Sequence[Candidate], budget: Budget
 ) -> list[tuple[Candidate, Screened | str]]:
     """Each candidate with its screening, or with the reason why it has none."""
     baseline = candidates[0]
@@ -134,6 +139,7 @@ def _screen(
         raise ArtifactError(
             f"the baseline '{baseline.name}' has no val predictions", hint="type the command that makes them again"
         )
+    groups, level = evidence.groups(truth.items), budget.confidence
     found: list[tuple[Candidate, Screened | str]] = []
     for candidate in candidates[1:]:
         answers, table = evidence.predictions(candidate, "val"), evidence.timings(candidate)
@@ -148,32 +154,53 @@ def _screen(
         latency = speed.latency(measured.candidate, SCREENING_LEVEL)
         assert ratio is not None
         assert latency is not None
-        result = accuracy.compare("val", truth, answers, baseline.artifact.classes, level)
-        uncredited = min(max(result.lost, result.gained), result.images - result.gained)
+        result = accuracy.compare("val", truth, answers, baseline.artifact.classes, level, groups)
+        measured = bootstrap.top1(result)
+        if budget.metric != "top1":
+            every = bootstrap.compare(truth, answers, groups, only=budget.metric).at(level, result)
+            measured = next((one for one in every if one.name == budget.metric and one.upper is not None), None)
+        if measured is None:
+            found.append((candidate, f"val does not bound its {METRICS[budget.metric]}"))
+            continue
         same_pixels = candidate.artifact.preprocess == baseline.artifact.preprocess
         # Of these, the sums are the same: that was proven when it was exported.
         exact = candidate.free and candidate.options.precision == "f32" and same_pixels
-        risk = 0.0 if exact else accuracy.upper_bound(uncredited, result.gained, result.images, level)
-        screened = Screened(candidate=candidate, accuracy=result, speed=ratio, latency=latency, risk=risk)
+        risk = 0.0 if exact else _risk(result, measured, level)
+        screened = Screened(candidate=candidate, accuracy=measured, speed=ratio, latency=latency, risk=risk)
         found.append((candidate, screened))
     return found
 
 
-def _doubt(one: Screened, budget: Budget) -> Doubt | None:
+def _risk(result: AccuracyResult, measured: MetricResult, level: float) -> float:
+    """The bound of the drop on val without credit for a gain."""
+    if measured.name != "top1":
+        return ((measured.upper or 0.0) - min(measured.difference, 0.0)) / 100
+    uncredited = min(max(result.lost, result.gained), result.images - result.gained)
+    effect = result.design_effect
+    return accuracy.upper_bound(uncredited / effect, result.gained / effect, result.images / effect, level)
+
+
+def doubt(one: Screened, budget: Budget) -> Doubt | None:
     """The gravest reason to expect that the budget is missed; None when everything looks well."""
-    result, ratio, latency, size = one.accuracy, one.speed, one.latency, one.candidate.artifact.size_mb
+    doubts = _costs(one, budget)
+    result = one.accuracy
+    if result.difference > budget.max_drop:
+        least = result.lower or 0.0
+        said = f"{decide.lost(result, result.difference, 1)} on val (at least {least:.1f}), {budget.max_drop:g} allowed"
+        doubts.append(Doubt("drop", least > budget.max_drop, said))
+    return _gravest(doubts)
+
+
+def cost_doubt(one: Screened, budget: Budget) -> Doubt | None:
+    """The gravest reason to expect that it is too slow or too large, whatever its accuracy."""
+    return _gravest(_costs(one, budget))
+
+
+def _costs(one: Screened, budget: Budget) -> list[Doubt]:
+    ratio, latency, size = one.speed, one.latency, one.candidate.artifact.size_mb
     doubts: list[Doubt] = []
     if budget.max_size_mb is not None and size > budget.max_size_mb:
         doubts.append(Doubt("cost", True, f"{size:.1f} MB is more than {budget.max_size_mb:g} MB"))
-    if result.drop > budget.max_drop:
-        doubts.append(
-            Doubt(
-                "drop",
-                result.drop_lower > budget.max_drop,
-                f"loses {result.drop:.1f} points on val (at least {result.drop_lower:.1f}), "
-                f"{budget.max_drop:g} allowed",
-            )
-        )
     # Without a wish for speed or size, what is slower than the baseline has nothing to offer.
     wished = budget.min_speedup or (1.0 if budget.max_size_mb is None else None)
     if wished is not None and ratio.ratio < wished:
@@ -184,6 +211,10 @@ def _doubt(one: Screened, budget: Budget) -> Doubt | None:
     if limit is not None and latency.median_ms > limit:
         said = f"{latency.median_ms:.2f} ms in screening, {limit:g} ms allowed"
         doubts.append(Doubt("cost", latency.lower_ms is not None and latency.lower_ms > limit, said))
+    return doubts
+
+
+def _gravest(doubts: Sequence[Doubt]) -> Doubt | None:
     return max(doubts, key=lambda doubt: (doubt.impossible, doubt.kind == "cost"), default=None)
 
 

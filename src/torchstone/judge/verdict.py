@@ -1,7 +1,8 @@
 """The verdict, from stored evidence alone: nothing is run here, and the same files give the same verdict.
 
 The shortlist meets the test set in its order, each candidate at the full level, until the first that does not pass.
-The caller predicts only what is asked for, one candidate at a time:
+A set without an order meets it whole, at levels split by Holm. The caller predicts only what is asked for, one at a
+time:
 
     verdict = judge(run, candidates, shortlist, budget, look)
     while (candidate_id := next_to_test(verdict)) is not None:
@@ -12,10 +13,11 @@ The caller predicts only what is asked for, one candidate at a time:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
@@ -26,15 +28,31 @@ from torchstone.core.verdict import (
     ControlResult,
     Decision,
     LatencyResult,
+    MetricResult,
+    Portrait,
+    SliceResult,
     SpeedResult,
     Verdict,
 )
-from torchstone.judge import accuracy, decide, ledger, select, speed, winner
+from torchstone.evaluate.predict import Predictions
+from torchstone.judge import accuracy, bootstrap, decide, family, ledger, portrait, select, slices, speed, winner
 from torchstone.judge.evidence import Evidence
 from torchstone.judge.select import Shortlist
 
 TimeT = TypeVar("TimeT", SpeedResult | None, LatencyResult | None)
 NOT_PREDICTED = "it has not met the test set yet"
+DRAWN_AT_MOST = 64
+_DRAWN: dict[tuple[str, ...], bootstrap.Metrics] = {}
+"""What was drawn from files of these digests: the verdict is asked for again after each candidate that was predicted,
+and by Holm at several levels."""
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the catalog says of the images of a part: their groups, and the columns to slice by."""
+
+    groups: NDArray[np.int64] | None
+    columns: tuple[slices.Column, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +66,29 @@ class _Case:
     level: float
     control: ControlResult | None
     control_sessions: frozenset[str]
+    columns: tuple[str, ...]
+    shared: dict[Part, _Shared] = field(default_factory=dict)
 
     @property
     def baseline(self) -> Candidate:
         return self.candidates[0]
 
 
-def judge(run: Run, candidates: Sequence[Candidate], shortlist: Shortlist, budget: Budget, look: int) -> Verdict:
+def judge(
+    run: Run,
+    candidates: Sequence[Candidate],
+    shortlist: Shortlist,
+    budget: Budget,
+    look: int,
+    columns: Sequence[str] = (),
+) -> Verdict:
     """The verdict on ``candidates``, the baseline first, at this ``look`` at the test set.
 
-    ``shortlist`` comes from ``select.shortlist`` or ``select.named``, ``look`` from ``ledger.look``. Candidates whose
-    test predictions do not exist yet stay 'not tested'. Raises an ArtifactError when evidence is missing, damaged, or
-    not of these candidates and this split.
+    ``shortlist`` comes from ``select.shortlist`` or ``select.named``, ``look`` from ``ledger.look``; ``columns`` are
+    those of the catalog to slice by, beside the class. Candidates whose test predictions do not exist yet stay 'not
+    tested'. Raises an ArtifactError when evidence is missing, damaged, or not of these candidates and this split.
     """
-    case = _case(run, candidates, shortlist, budget, ledger.level(budget.confidence, look))
+    case = _case(run, candidates, shortlist, budget, ledger.level(budget.confidence, look), tuple(columns))
     rows = [_baseline_row(case), *_candidate_rows(case)]
     chosen = winner.choose(rows, case.control, budget)
     partial = Verdict(
@@ -70,6 +97,8 @@ def judge(run: Run, candidates: Sequence[Candidate], shortlist: Shortlist, budge
         test_images=case.evidence.split.sizes["test"],
         look=look,
         level=case.level,
+        procedure=shortlist.procedure,
+        slices=case.columns,
         control=case.control,
         rows=tuple(rows),
         shortlist=shortlist.order,
@@ -92,12 +121,19 @@ def next_to_test(verdict: Verdict) -> str | None:
             baseline = verdict.rows[0]
             met = baseline.accuracy is not None and baseline.accuracy.part == "test"
             return candidate_id if met else baseline.candidate_id
-        if row.outcome != "pass":
+        if row.outcome != "pass" and verdict.procedure == "fixed-order":
             return None
     return None
 
 
-def _case(run: Run, candidates: Sequence[Candidate], shortlist: Shortlist, budget: Budget, level: float) -> _Case:
+def _case(
+    run: Run,
+    candidates: Sequence[Candidate],
+    shortlist: Shortlist,
+    budget: Budget,
+    level: float,
+    columns: tuple[str, ...],
+) -> _Case:
     unknown = {*shortlist.order, shortlist.free_rival or candidates[0].id} - {one.id for one in candidates}
     if unknown:
         raise ArtifactError(
@@ -119,6 +155,7 @@ def _case(run: Run, candidates: Sequence[Candidate], shortlist: Shortlist, budge
         level=level,
         control=None if measured is None else speed.control(measured),
         control_sessions=frozenset() if measured is None else measured.sessions,
+        columns=columns,
     )
 
 
@@ -127,16 +164,19 @@ def _baseline_row(case: _Case) -> CandidateVerdict:
     if not case.shortlist.order or case.evidence.predictions(case.baseline, "test") is None:
         part = "val"
     table = case.evidence.timings(case.baseline)
-    result = _accuracy(case, case.baseline, part)
+    result = _accuracy(case, case.baseline, part, case.level)
     if result is not None:  # it is the same model: there is nothing to bound
-        result = result.model_copy(update={"drop_upper": 0.0, "drop_lower": 0.0})
+        result = result.model_copy(update={"drop_upper": 0.0, "drop_lower": 0.0, "keeps_99": "proven"})
     latency = _latency(table, "judged", case.level)
     if case.control is None or case.control.outcome != "clean":
         latency = _without_bounds(latency)
     return _row(
         case.baseline,
         shortlisted=False,
+        level=case.level,
         accuracy=result,
+        metrics=_metrics(case, case.baseline, part, case.level, None),
+        portrait=_portrait(case, case.baseline, case.level),
         latency=latency or _screened_baseline(case),
         throughput=None if table is None else speed.throughput(table),
         outcome="baseline",
@@ -145,37 +185,44 @@ def _baseline_row(case: _Case) -> CandidateVerdict:
 
 
 def _candidate_rows(case: _Case) -> list[CandidateVerdict]:
-    """Rows in the order of the candidates; the shortlisted ones are judged in theirs, up to the first non-pass."""
+    """Rows in the order of the candidates; the shortlisted ones are judged by their procedure."""
     by_id = {candidate.id: candidate for candidate in case.candidates[1:]}
-    judged: dict[str, CandidateVerdict] = {}
-    stopped: str | None = None
-    for candidate_id in case.shortlist.order:
-        candidate = by_id[candidate_id]
-        if stopped is None:
-            row = _judged_row(case, candidate)
-            if row.outcome == "not tested":
-                stopped = f"'{candidate.name}' comes first"
-            elif row.outcome != "pass":
-                stopped = f"'{candidate.name}' came first and did not pass, which ends this look at the test set"
-        else:
-            row = _untested_row(case, candidate, stopped, shortlisted=True)
-        judged[candidate_id] = row
+    procedure = family.in_order if case.shortlist.procedure == "fixed-order" else family.by_holm
+    judged = procedure(
+        case.shortlist.order,
+        case.level,
+        lambda candidate_id, level: _judged_row(case, by_id[candidate_id], level),
+    )
+    reasons = dict(case.shortlist.left_out)
+    if len(judged) < len(case.shortlist.order):
+        last = list(judged.values())[-1]
+        why = "comes first"
+        if last.outcome != "not tested":
+            why = "came first and did not pass, which ends this look at the test set"
+        reasons |= dict.fromkeys(case.shortlist.order, f"'{last.name}' {why}")
     return [
         judged.get(candidate.id)
-        or _untested_row(case, candidate, case.shortlist.left_out.get(candidate.id, "it was not shortlisted"))
+        or _untested_row(
+            case,
+            candidate,
+            reasons.get(candidate.id, "it was not shortlisted"),
+            shortlisted=candidate.id in case.shortlist.order,
+        )
         for candidate in case.candidates[1:]
     ]
 
 
-def _judged_row(case: _Case, candidate: Candidate) -> CandidateVerdict:
-    """A shortlisted candidate whose turn it is."""
-    result = _accuracy(case, candidate, "test")
+def _judged_row(case: _Case, candidate: Candidate, level: float) -> CandidateVerdict:
+    """A shortlisted candidate whose turn it is, at this one-sided level."""
+    result = _accuracy(case, candidate, "test", level)
     if result is None:
         return _untested_row(case, candidate, NOT_PREDICTED, shortlisted=True)
-    table, budget, level = case.evidence.timings(candidate), case.budget, case.level
+    table, budget = case.evidence.timings(candidate), case.budget
+    metrics = _metrics(case, candidate, "test", level, result)
+    measured = next((one for one in metrics if one.name == budget.metric), None)
     clock = _clock(case, table)
     faster, latency = _speed(table, "judged", case.baseline, level), _latency(table, "judged", level)
-    decisions: list[Decision] = [decide.drop(result, budget, level)]
+    decisions: list[Decision] = [decide.drop(result, budget, level, measured)]
     if budget.min_speedup is not None:
         decisions.append(decide.speedup(faster, budget.min_speedup, clock))
     if budget.max_latency_ms is not None:
@@ -194,14 +241,20 @@ def _judged_row(case: _Case, candidate: Candidate) -> CandidateVerdict:
     return _row(
         candidate,
         shortlisted=True,
+        level=level,
         accuracy=result,
+        metrics=metrics,
+        slices=_slices(case, candidate, level),
+        portrait=_portrait(case, candidate, level),
         **{name: found or _unclaimed_speed(table, rivals[name]) for name, found in times.items()},
         latency=latency or _unclaimed_latency(table),
         throughput=None if table is None else speed.throughput(table),
         decisions=tuple(decisions),
         outcome=outcome,
         reason=reason,
-        images_needed=decide.images_needed(result, budget, level) if decisions[0].outcome == "undecided" else None,
+        images_needed=decide.images_needed(result, budget, level, measured)
+        if decisions[0].outcome == "undecided"
+        else None,
     )
 
 
@@ -211,7 +264,9 @@ def _untested_row(case: _Case, candidate: Candidate, reason: str, *, shortlisted
     return _row(
         candidate,
         shortlisted=shortlisted,
-        accuracy=_accuracy(case, candidate, "val"),
+        level=case.level,
+        accuracy=_accuracy(case, candidate, "val", case.level),
+        metrics=_metrics(case, candidate, "val", case.level, None),
         speed=_unclaimed_speed(table, case.baseline),
         same_runtime=_unclaimed_speed(table, select.same_runtime_rival(case.candidates, candidate)),
         free_rival=_unclaimed_speed(table, _free_rival(case, candidate)),
@@ -220,6 +275,11 @@ def _untested_row(case: _Case, candidate: Candidate, reason: str, *, shortlisted
         outcome="not tested",
         reason=reason,
     )
+
+
+def _portrait(case: _Case, candidate: Candidate, level: float) -> Portrait | None:
+    found = case.evidence.portrait(candidate)
+    return None if found is None else portrait.summarised(*found, level)
 
 
 def _clock(case: _Case, table: Any) -> ControlResult | None:
@@ -248,12 +308,57 @@ def _free_rival(case: _Case, candidate: Candidate) -> Candidate | None:
     return next(one for one in case.candidates if one.id == case.shortlist.free_rival)
 
 
-def _accuracy(case: _Case, candidate: Candidate, part: Part) -> AccuracyResult | None:
+def _answers(case: _Case, candidate: Candidate, part: Part) -> tuple[Predictions, Predictions] | None:
+    """The baseline's and the candidate's answers, where both are there."""
     truth = case.evidence.predictions(case.baseline, part)
     answers = None if truth is None else case.evidence.predictions(candidate, part)
-    if truth is None or answers is None:
+    return None if truth is None or answers is None else (truth, answers)
+
+
+def _accuracy(case: _Case, candidate: Candidate, part: Part, level: float) -> AccuracyResult | None:
+    pair = _answers(case, candidate, part)
+    if pair is None:
         return None
-    return accuracy.compare(part, truth, answers, case.baseline.artifact.classes, case.level)
+    return accuracy.compare(part, *pair, case.baseline.artifact.classes, level, _shared(case, part).groups)
+
+
+def _metrics(
+    case: _Case, candidate: Candidate, part: Part, level: float, result: AccuracyResult | None
+) -> tuple[MetricResult, ...]:
+    """All metrics; bounded by ``result``'s evidence where there is one, and claiming nothing without."""
+    pair = _answers(case, candidate, part)
+    plain = result or _accuracy(case, candidate, part, level)
+    if pair is None or plain is None:
+        return ()
+    resamples = None if result is None else bootstrap.RESAMPLES
+    files = [case.evidence.run.predictions(one, part) for one in (case.baseline, candidate)]
+    key = (*(case.evidence.digest(path) for path in (*files, case.evidence.run.catalog_table)), str(resamples))
+    if key not in _DRAWN:
+        if len(_DRAWN) >= DRAWN_AT_MOST:
+            del _DRAWN[next(iter(_DRAWN))]
+        _DRAWN[key] = bootstrap.compare(*pair, _shared(case, part).groups, resamples=resamples)
+    return _DRAWN[key].at(level, plain)
+
+
+def _slices(case: _Case, candidate: Candidate, level: float) -> tuple[SliceResult, ...]:
+    pair = _answers(case, candidate, "test")
+    if pair is None:
+        return ()
+    shared = _shared(case, "test")
+    every = (slices.classes(pair[0].labels, case.baseline.artifact.classes), *shared.columns)
+    return slices.compare(*pair, every, level, shared.groups)
+
+
+def _shared(case: _Case, part: Part) -> _Shared:
+    """Read once for a part: all candidates answer the same images in the same order."""
+    if part not in case.shared:
+        truth = case.evidence.predictions(case.baseline, part)
+        assert truth is not None  # who asks has the answers
+        wanted = case.columns if part == "test" else ()
+        cells = case.evidence.columns(wanted, truth.items) if wanted else []
+        columns = tuple(slices.column(name, found) for name, found in zip(wanted, cells, strict=True))
+        case.shared[part] = _Shared(case.evidence.groups(truth.items), columns)
+    return case.shared[part]
 
 
 def _speed(table: Any, phase: str, rival: Candidate | None, level: float) -> SpeedResult | None:

@@ -101,10 +101,10 @@ def _recomputed(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[
     """Choose and judge again, and compare field by field."""
     try:
         if stored.selection == "named":
-            shortlist = select.named(candidates, stored.shortlist)
+            shortlist = select.named(candidates, stored.shortlist, stored.procedure)
         else:
             shortlist = select.shortlist(run, candidates, stored.budget)
-        again = judge(run, candidates, shortlist, stored.budget, stored.look)
+        again = judge(run, candidates, shortlist, stored.budget, stored.look, stored.slices)
     except TorchstoneError as error:
         return [Mismatch("verdict", "evidence", "complete", error.message)]
     except (
@@ -157,13 +157,19 @@ def _differences(place: str, old: Any, new: Any) -> Iterator[tuple[str, str, str
             yield from _differences(f"{place}.{key}" if place else key, old.get(key), new.get(key))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for number, (one, other) in enumerate(zip(old, new, strict=True)):
-            name = one.get("criterion", number) if isinstance(one, dict) else number
+            name = _called(one, number)
             yield from _differences(f"{place}[{name}]", one, other)
     elif isinstance(old, float) and isinstance(new, float | int):
         if not math.isclose(old, new, rel_tol=SAME, abs_tol=SAME):
             yield place, f"{old!r}", f"{new!r}"
     elif old != new:
         yield place, repr(old), repr(new)
+
+
+def _called(one: Any, number: int) -> Any:
+    """What stands at this place of a list: a criterion, a metric, a slice by its value, or else the number."""
+    names = ("criterion", "name", "value") if isinstance(one, dict) else ()
+    return next((one[name] for name in names if isinstance(one.get(name), str)), number)
 
 
 def _hash(path: Path) -> str:

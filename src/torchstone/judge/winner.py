@@ -69,7 +69,7 @@ def sentence(verdict: Verdict) -> str:
     if last is None:
         return "Nothing has met the test set yet."
     said = {
-        "fail": f"Nothing passed (at {100 * verdict.level:g} % confidence)",
+        "fail": f"Nothing passed (at {100 * last.level:g} % confidence)",
         "void": "Nothing is claimed, for the clock of this session cannot be trusted",
     }.get(last.outcome, "Cannot tell yet")
     return f"{said}. '{last.name}': {last.reason}."
@@ -84,9 +84,12 @@ def _met(verdict: Verdict) -> list[CandidateVerdict]:
 def _passed(verdict: Verdict, row: CandidateVerdict) -> str:
     assert row.accuracy is not None
     baseline = verdict.rows[0]
+    found = verdict.metric(row)
+    assert found is not None  # what passed was measured
+    of = " of top-1" if found.name == "top1" else ""
     facts = [
-        f"{decide.at_most(row.accuracy)} of top-1 ({row.accuracy.drop:.2f} observed on {row.accuracy.images:,} test "
-        f"images, {100 * verdict.level:g} % confidence)"
+        f"{decide.at_most(found)}{of} ({found.difference:.2f} observed on {row.accuracy.images:,} test images, "
+        f"{100 * row.level:g} % confidence)"
     ]
     if row.speed is not None and row.speed.lower is not None:
         facts.append(f"{_times(row.speed)} as '{baseline.name}'")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from torchstone.models import zoo
+from torchstone.models.deployable import Deployable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,11 @@ def cost(architecture: str, *, classes: int, crop: int, channels: int = 3) -> Co
     with torch.device("meta"):
         network = zoo.build(architecture, classes=classes, channels=channels)
     return cost_of(network, torch.zeros(1, channels, crop, crop, device="meta"))
+
+
+def macs_of(model: Deployable, crop: int) -> int:
+    """Multiply-accumulates of one image of ``crop`` pixels a side."""
+    return cost_of(model.network, zoo.input_like(crop, model.channels)).macs
 
 
 def cost_of(network: nn.Module, image: torch.Tensor) -> Cost:

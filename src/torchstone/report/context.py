@@ -16,7 +16,7 @@ import numpy as np
 from torchstone.core import files, tables
 from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
-from torchstone.core.values import Catalog, Finding, Split
+from torchstone.core.values import METRICS, Catalog, Finding, Metric, Split
 from torchstone.core.verdict import CandidateVerdict, Verdict
 from torchstone.report import figures, wording
 from torchstone.report.errors import Errors, errors_of
@@ -70,6 +70,23 @@ class Page:
     class_images: tuple[int, int]
     findings: list[Finding]
     environment: dict[str, Any]
+    not_built: list[tuple[str, str]]
+    """Chains of the ladder, and why they were not tried."""
+
+    @property
+    def metrics(self) -> dict[Metric, str]:
+        """What the metrics are called."""
+        return METRICS
+
+    @property
+    def metric(self) -> str:
+        """What the margin is about."""
+        return METRICS[self.verdict.budget.metric]
+
+    @property
+    def portrayed(self) -> list[Row]:
+        """Those whose single calls were timed."""
+        return [row for row in self.rows if row.verdict.portrait]
 
     @property
     def shortlist(self) -> list[Row]:
@@ -84,6 +101,7 @@ class Page:
             ("verdict", "Verdict", True),
             ("trade", "Accuracy and latency", bool(self.scatter_wide)),
             ("decisions", "Decisions", bool(self.shortlist)),
+            ("portraits", "In use", bool(self.portrayed)),
             ("errors", "Errors", self.errors is not None),
             ("training", "Training", bool(self.trainings)),
             ("timing", "Timing", self.session is not None),
@@ -125,6 +143,7 @@ def gather(run: Run) -> Page:
         class_images=_class_images(catalog),
         findings=_findings(run.findings),
         environment=files.read_json(run.environment) if run.environment.exists() else {},
+        not_built=_not_built(run),
     )
 
 
@@ -133,17 +152,23 @@ def _place(run: Run) -> str:
     return f"{run.root.resolve().parent.name}/{run.name}"
 
 
+def _not_built(run: Run) -> list[tuple[str, str]]:
+    rungs = files.read_json(run.ladder)["rungs"] if run.ladder.exists() else {}
+    return [(chain, rung["why_not"]) for chain, rung in rungs.items() if rung["why_not"]]
+
+
 def _key_numbers(winner: CandidateVerdict, baseline: Row | None, verdict: Verdict) -> list[KeyNumber]:
     """Accuracy, speed and size of the chosen candidate; what was not measured is left out."""
     numbers = []
     if winner.accuracy:
         accuracy = winner.accuracy
+        allowed = f"; {verdict.budget.max_drop:g} allowed" if verdict.budget.metric == "top1" else ""
         numbers.append(
             KeyNumber(
                 title="Change of top-1",
                 value=wording.signed(-accuracy.drop),
                 unit="points",
-                bound=f"a drop of at most {wording.fixed(accuracy.drop_upper)}; {verdict.budget.max_drop:g} allowed",
+                bound=f"a drop of at most {wording.fixed(accuracy.drop_upper)}{allowed}",
                 detail=f"{wording.per_cent(accuracy.top1)} % instead of {wording.per_cent(accuracy.baseline_top1)} %"
                 f" on {wording.count(accuracy.images)} {accuracy.part} images",
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchstone.core import files
+from torchstone.core import files, registry
 from torchstone.core.contracts import ImageSet, Runner
 from torchstone.core.errors import ArtifactError
 from torchstone.core.seeding import sample_rows
@@ -49,7 +49,7 @@ def copy(source: Path, directory: Path, candidate: Candidate) -> None:
 
 def tolerance(candidate: Candidate) -> float:
     """What ``difference`` may become for this candidate."""
-    integer = any(step.startswith("int8") for step in candidate.artifact.chain.split("+"))
+    integer = any(registry.steps.get(step).integers for step in candidate.artifact.steps)
     return TOLERANCE["int8" if integer else candidate.options.precision]
 
 

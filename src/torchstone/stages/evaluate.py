@@ -9,28 +9,36 @@ from typing import Any
 
 import numpy as np
 
+from torchstone.core import tables
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ArtifactError, ConfigError, DataError, nearest
 from torchstone.core.run import run_of
 from torchstone.core.seeding import sample_rows
-from torchstone.core.values import Candidate, Part
+from torchstone.core.values import Artifact, Candidate, Part
 from torchstone.data import catalog as catalogs
 from torchstone.data.cache import open_images
+from torchstone.data.sources.rows import PARQUET
 from torchstone.evaluate import metrics, predict, timing
+from torchstone.export import bundle
 from torchstone.stages.find import BASELINE, candidate_of, find_artifact, split_runtime
 from torchstone.stages.read import opened
 
 QUARTETS = 4
 
 
-def evaluate(model: str, source: str | None, part: Part | None) -> dict[str, Any]:
+def evaluate(model: str, source: str | None, part: Part | None, predictions: Path | None = None) -> dict[str, Any]:
     """Metrics of one model on a part of its run's split, or on all images of another source; its latency at batch 1 and
-    32 on one thread (medians of one short session: to compare two models, ``judge`` them)."""
+    32 on one thread (medians of one short session: to compare two models, ``judge`` them). ``predictions`` is a Parquet
+    file that is written: evidence for ``judge_evidence``."""
     place, runtime = split_runtime(model)
     if source is not None and part is not None:
         raise ConfigError("a part was named together with other images", hint="other images are evaluated as a whole")
+    if predictions is not None and predictions.suffix.lower() != PARQUET:
+        raise ConfigError(
+            f"predictions are written as Parquet, not as '{predictions.name}'", hint="call it NAME.parquet"
+        )
     artifact = find_artifact(place)
-    candidate = candidate_of(artifact, artifact.chain or BASELINE, runtime, 1)
+    candidate = _candidate(artifact, runtime)
     if source is None:
         part = part or "val"
         data = opened(run_of(artifact))
@@ -45,6 +53,8 @@ def evaluate(model: str, source: str | None, part: Part | None) -> dict[str, Any
         speed = _speed(candidate, images)
     else:
         found, speed = _on_other_images(candidate, source)
+    if predictions is not None:
+        _write(predictions, found, artifact)
     matrix = metrics.confusion(found.labels, metrics.predicted_classes(found.scores), len(artifact.classes))
     return {
         "model": candidate.name,
@@ -57,6 +67,19 @@ def evaluate(model: str, source: str | None, part: Part | None) -> dict[str, Any
         "recall": dict(zip(artifact.classes, (float(value) for value in metrics.recall(matrix)), strict=True)),
         "confusion": matrix.tolist(),
     }
+
+
+def _candidate(artifact: Artifact, runtime: str | None) -> Candidate:
+    """The artifact in ``runtime``; without one, a bundle is what it serves, and others run where their format does."""
+    if runtime is None and (artifact.directory / bundle.CANDIDATE).is_file():
+        return bundle.load(artifact.directory)
+    return candidate_of(artifact, artifact.chain or BASELINE, runtime, 1)
+
+
+def _write(path: Path, found: predict.Predictions, artifact: Artifact) -> None:
+    """The answers with the names of their classes, so that they can be read beside those of another model."""
+    table = tables.frame({"item": list(found.items), "label": found.labels.astype(np.int32), "scores": found.scores})
+    tables.write(path, table, {**found.header, "classes": list(artifact.classes)})
 
 
 def _speed(candidate: Candidate, images: ImageSet) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from torchstone.compress.chain import named
@@ -13,7 +12,6 @@ from torchstone.core.values import Artifact, Candidate, RuntimeOptions
 from torchstone.runtimes import default_runtime
 
 BASELINE = "torch"
-STEP_NAMES = re.compile(r"(?:^|\+)([a-z0-9_]+)")
 
 
 def baseline_of(artifact: Artifact, threads: int = 1) -> Candidate:
@@ -29,7 +27,7 @@ def candidate_of(artifact: Artifact, name: str, runtime: str | None, threads: in
         artifact=artifact,
         runtime=runtime,
         options=RuntimeOptions(threads=threads, precision=artifact.precision),
-        free=artifact.chain != "" and all(registry.steps.get(step).free for step in STEP_NAMES.findall(artifact.chain)),
+        free=artifact.chain != "" and all(registry.steps.get(step).free for step in artifact.steps),
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torchstone.core import console, files
-from torchstone.core.errors import ArtifactError
+from torchstone.core import console, files, tables
+from torchstone.core.errors import ArtifactError, ConfigError, nearest
 from torchstone.core.run import Run, run_of
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Budget, Candidate
 from torchstone.core.verdict import Verdict
-from torchstone.evaluate import predict, timing
+from torchstone.evaluate import portrait, predict, timing
 from torchstone.evaluate.timing import Comparison
 from torchstone.judge import ledger, power, select, speed
 from torchstone.judge import verdict as verdicts
@@ -20,11 +22,28 @@ from torchstone.stages.find import BASELINE, candidate_of, find_artifact, seed_o
 from torchstone.stages.publish import publish
 from torchstone.stages.read import Data, opened
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 SCREENING_QUARTETS = 4
 SESSIONS = 3
 """Timing sessions that are tried until one has a clean control."""
 TIMED_IMAGES = 64
 """Real images that the timed calls take turns with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """How much is measured of what meets the test set."""
+
+    quartets: int = 16
+    """Of each comparison."""
+    portraits: bool = True
+    """Whether single calls, all threads, whole requests and memory are looked at, too."""
+
+
+MEASURING = Measuring()
 
 
 def announce(data: Data, budget: Budget) -> None:
@@ -35,7 +54,7 @@ def announce(data: Data, budget: Budget) -> None:
     look = ledger.looks(data.run.ledger, data.split.test_fingerprint, data.split.earlier_tests) + 1
     level = ledger.level(budget.confidence, look)
     console.say(f"look {look}, bounds at {100 * level:g} %: {power.statement(images, level)}")
-    if advice := power.advice(images, budget.max_drop / 100, level):
+    if budget.metric == "top1" and (advice := power.advice(images, budget.max_drop / 100, level)):
         console.say(f"note: {advice}")
 
 
@@ -94,41 +113,72 @@ def measure(
         for one in timed:
             rivals = [select.same_runtime_rival(candidates, one), *free]
             pairs += [Comparison(one, rival) for rival in rivals if rival is not None and rival.id != one.id]
-    images = data.sets(baseline.artifact, "val")["val"]
     session = timing.session(
         pairs,
         control=baseline if phase == "judged" else None,
         quartets=quartets,
         phase=phase,
-        pixels=images.images(sample_rows(images.labels, TIMED_IMAGES, "timing")),
+        pixels=_timed_pixels(data, candidates),
         throughput=phase == "screening",
     )
     timing.store(data.run, session)
 
 
-def decide(data: Data, candidates: Sequence[Candidate], chosen: Shortlist, budget: Budget, quartets: int) -> Verdict:
-    """Time the shortlist in a fresh session, let it meet the test set in its order, and store the verdict."""
+def _timed_pixels(data: Data, candidates: Sequence[Candidate]) -> dict[int, NDArray[np.uint8]]:
+    """Some images of val, the same ones for each side that a candidate takes."""
+    first = {one.artifact.preprocess.crop: one.artifact for one in reversed(candidates)}
+    sets = {side: data.sets(artifact, "val")["val"] for side, artifact in first.items()}
+    return {side: images.images(sample_rows(images.labels, TIMED_IMAGES, "timing")) for side, images in sets.items()}
+
+
+def decide(
+    data: Data,
+    candidates: Sequence[Candidate],
+    chosen: Shortlist,
+    budget: Budget,
+    how: Measuring,
+    slices: Sequence[str] = (),
+) -> Verdict:
+    """Time the shortlist in a fresh session, let it meet the test set by its procedure, and store the verdict."""
     run = data.run
-    for path in (run.report, run.verdict):  # an older verdict goes before its evidence does
+    # An older verdict goes before its evidence does.
+    for path in (run.report, run.verdict, *(run.portrait(candidate) for candidate in candidates)):
         path.unlink(missing_ok=True)
     for candidate in candidates:
         predict.discard_foreign(candidate, data.split, "test", run.predictions(candidate, "test"))
     timed = [one for one in candidates[1:] if one.id in chosen.order]
     if timed:
-        _time(data, candidates, timed, chosen.free_rival, quartets)
-    question = ledger.entry(candidates[0], chosen.order, budget)
+        _time(data, candidates, timed, chosen.free_rival, how.quartets)
+    question = ledger.entry(candidates[0], chosen.order, budget, chosen.procedure)
     tests = data.split.test_fingerprint, data.split.earlier_tests
     look = ledger.look(run.ledger, tests[0], question, tests[1]) if timed else 1
     by_id = {one.id: one for one in candidates}
-    verdict = verdicts.judge(run, candidates, chosen, budget, look)
+    verdict = verdicts.judge(run, candidates, chosen, budget, look, slices)
     while (candidate_id := verdicts.next_to_test(verdict)) is not None:
         candidate = by_id[candidate_id]
         images = data.sets(candidate.artifact, "test")["test"]
         predict.predict(candidate, data.split, "test", images, run.predictions(candidate, "test"))
-        verdict = verdicts.judge(run, candidates, chosen, budget, look)
+        verdict = verdicts.judge(run, candidates, chosen, budget, look, slices)
+    met = [
+        one
+        for one in candidates
+        if run.predictions(one, "test").exists() and one.id in (candidates[0].id, *chosen.order)
+    ]
+    if how.portraits and met:
+        _portray(data, met)
+        verdict = verdicts.judge(run, candidates, chosen, budget, look, slices)
     run.save_candidates(list(candidates))
     verdict.save(run.verdict)
     return verdict
+
+
+def _portray(data: Data, candidates: Sequence[Candidate]) -> None:
+    """Single calls of what met the test set: one thread and all of them, whole requests, memory."""
+    images = data.sets(candidates[0].artifact, "val")["val"]
+    encoded = [images.encoded(int(row)) for row in sample_rows(images.labels, TIMED_IMAGES, "timing")]
+    for key, (table, header) in portrait.portraits(candidates, _timed_pixels(data, candidates), encoded).items():
+        candidate = next(one for one in candidates if one.id == key)
+        portrait.store(data.run.portrait(candidate), table, header)
 
 
 def _time(
@@ -148,21 +198,39 @@ def _time(
 
 
 def judge(
-    baseline: str, named: Sequence[str], budget: Budget, *, quartets: int = 16, threads: int = 1
+    baseline: str,
+    named: Sequence[str],
+    budget: Budget,
+    *,
+    how: Measuring = MEASURING,
+    threads: int = 1,
+    unordered: bool = False,
+    slices: Sequence[str] = (),
 ) -> tuple[Run, Verdict]:
-    """Judge stored models in the order given. ``named`` are artifact directories, with ``@RUNTIME`` behind them if
-    wanted, or chains of the baseline, which are built where they are not yet. The verdict, the bundle and the report
-    of the run are then those of this judgement."""
+    """Judge stored models in the order given, or all of them at levels split by Holm where they are ``unordered``.
+    ``named`` are artifact directories, with ``@RUNTIME`` behind them if wanted, or chains of the baseline, which are
+    built where they are not yet. ``slices`` are columns of the catalog whose values are looked at one by one. The
+    verdict, the bundle and the report of the run are then those of this judgement."""
     place, runtime = split_runtime(baseline)
     artifact = find_artifact(place)
     first = candidate_of(artifact, artifact.chain or BASELINE, runtime, threads)
     data = opened(run_of(artifact))
+    _check_columns(data, slices)
     with files.locked(data.run.root):
         candidates = [first, *(_find(name, first, data, threads) for name in named)]
-        chosen = select.named(candidates, [one.id for one in candidates[1:]])
-        verdict = decide(data, candidates, chosen, budget, quartets)
+        procedure = "holm" if unordered else "fixed-order"
+        chosen = select.named(candidates, [one.id for one in candidates[1:]], procedure)
+        verdict = decide(data, candidates, chosen, budget, how, slices)
         publish(data, candidates, verdict)
         return data.run, verdict
+
+
+def _check_columns(data: Data, slices: Sequence[str]) -> None:
+    """Refuse what the catalog does not have, before anything is measured."""
+    _, first = tables.peek(data.catalog.table)
+    for name in slices:
+        if name not in first.columns:
+            raise ConfigError(f"the catalog has no column '{name}'", hint=nearest(name, first.columns))
 
 
 def _find(name: str, baseline: Candidate, data: Data, threads: int) -> Candidate:
@@ -174,7 +242,7 @@ def _find(name: str, baseline: Candidate, data: Data, threads: int) -> Candidate
         if "/" in name:
             raise not_there from None
         plans = plan_all([name], baseline.artifact.format)
-        return build_all(plans, baseline, data, seed=seed_of(baseline.artifact), skip_impossible=False)[0]
+        return build_all(plans, baseline, data, seed=seed_of(baseline.artifact))[0]
     if run_of(artifact).root.resolve() != data.run.root.resolve():
         raise ArtifactError(
             f"'{name}' lies in another run than the baseline",

@@ -59,7 +59,7 @@ def profile(model: str, options: Options, *, out: Path | None = None, runs: Path
 def opened(model: str, options: Options, scratch: Path) -> Candidate:
     """The candidate behind ``MODEL[@RUNTIME]``. What has to be made for it goes to ``scratch``."""
     place, runtime = split_runtime(model)
-    if (Path(place) / "candidate.json").exists():
+    if (Path(place) / bundle.CANDIDATE).exists():
         candidate = bundle.load(Path(place))
         artifact, runtime = candidate.artifact, runtime or candidate.runtime
         precision = options.precision or candidate.options.precision

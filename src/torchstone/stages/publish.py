@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torchstone import report
 from torchstone.compress import chain
-from torchstone.core import files
+from torchstone.core import console, files
+from torchstone.core.errors import ChainError, MissingPackageError
 from torchstone.core.values import Candidate
 from torchstone.core.verdict import Verdict
 from torchstone.export import bundle
@@ -32,8 +33,9 @@ def _fallback(winner: Candidate, candidates: Sequence[Candidate], data: Data) ->
     found = bundle.fallback_among(candidates)
     if found is not None or candidates[0].artifact.format != "torch":
         return found
-    plan = chain.plan("onnx", check_packages=False)
-    if plan.missing_packages():
+    try:
+        plan = chain.plan("onnx")
+        return build_all([plan], candidates[0], data, seed=seed_of(candidates[0].artifact))[0]
+    except (ChainError, MissingPackageError) as error:
+        console.say(f"the bundle has no model in FP32: {error}")
         return None
-    seed = seed_of(candidates[0].artifact)
-    return next(iter(build_all([plan], candidates[0], data, seed=seed, skip_impossible=True)), None)

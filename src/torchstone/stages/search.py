@@ -208,7 +208,7 @@ def _latency(made: Artifact, data: Data) -> float:
     from torchstone.core.seeding import sample_rows
     from torchstone.evaluate import timing
 
-    [candidate] = build_all(plan_all(["onnx"]), baseline_of(made), data, seed=0, skip_impossible=False)
+    [candidate] = build_all(plan_all(["onnx"]), baseline_of(made), data, seed=0)
     images = data.sets(made, "val")["val"]
     pixels = images.images(sample_rows(images.labels, 64, "timing"))
     with files.alone(data.run.root / ".busy" / "clock.lock", "timing its model"):

@@ -1,11 +1,13 @@
-"""Static INT8 for ONNX Runtime: QDQ, unsigned activations, signed weights per channel."""
+"""INT8 for ONNX Runtime: QDQ, unsigned activations, signed weights per channel."""
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,56 +17,130 @@ from numpy.typing import NDArray
 from torchstone.core import machine
 from torchstone.core.values import Artifact
 
+LAYERS = ("Conv", "Gemm", "MatMul")
+"""Operators with weights: what can be put back to floating point."""
+CHUNK = 8
+"""Images whose activations are in memory together while a histogram of them is made."""
+ENTROPY_BINS = 2048
+"""Of a histogram whose tails are cut by entropy. ONNX Runtime's own 128 are as many as it divides into, so that it cuts
+nothing."""
 
-def quantise(artifact: Artifact, pixels: NDArray[np.uint8], config: Any, out_dir: Path) -> None:
-    """Write ``model.onnx`` calibrated on ``pixels``, uint8[n, H, W, 3].
 
-    Without VNNI, x86 adds pairs of products in 16 bits and saturates; weights then keep to 7 bits (reduce-range).
-    """
-    from onnxruntime import quantization
+class Quantiser:
+    """Makes INT8 models of one artifact, from one calibration on ``pixels``, uint8[n, H, W, 3]."""
+
+    def __init__(self, artifact: Artifact, pixels: NDArray[np.uint8], config: Any) -> None:
+        self._artifact, self._pixels, self._config = artifact, pixels, config
+
+    def __enter__(self) -> Quantiser:
+        import onnx
+
+        self._scratch = tempfile.TemporaryDirectory(prefix="torchstone-")
+        self._prepared = Path(self._scratch.name) / "prepared.onnx"
+        self._ranges = Path(self._scratch.name) / "ranges.json"
+        prepare(self._artifact, self._prepared)
+        graph = onnx.load(str(self._prepared)).graph
+        weights = {tensor.name for tensor in graph.initializer}
+        self.layers = [node.name for node in graph.node if node.op_type in LAYERS and weights & set(node.input)]
+        """Names of what can be put back to floating point, in the order of the graph."""
+        with quiet():
+            self._calibrate()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scratch.cleanup()
+
+    def write(self, out_dir: Path, floating: Collection[str] = ()) -> None:
+        """Write ``model.onnx``, in which the layers named in ``floating`` compute as before.
+
+        Without VNNI, x86 adds pairs of products in 16 bits and saturates; weights then keep to 7 bits (reduce-range).
+        """
+        from onnxruntime import quantization
+
+        with quiet():
+            quantization.quantize_static(
+                self._prepared,
+                out_dir / "model.onnx",
+                quant_format=quantization.QuantFormat.QDQ,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                per_channel=True,
+                reduce_range=needs_reduced_range(),
+                calibrate_method=self._method(),
+                calibration_cache_path=self._ranges,
+                nodes_to_exclude=list(floating),
+            )
+
+    def _method(self) -> Any:
+        from onnxruntime.quantization import CalibrationMethod
+
+        methods = {
+            "minmax": CalibrationMethod.MinMax,
+            "entropy": CalibrationMethod.Entropy,
+            "percentile": CalibrationMethod.Percentile,
+        }
+        return methods[self._config.calibration]
+
+    def _calibrate(self) -> None:
+        """Write the range of each activation where ``quantize_static`` looks for it. Called there, the calibration
+        would hold the activations of all images in memory, and search too few bins."""
+        from onnxruntime.quantization.calibrate import create_calibrator, save_tensors_data
+        from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+        options = {
+            "minmax": {},
+            "entropy": {"num_bins": ENTROPY_BINS},
+            "percentile": {"percentile": self._config.percentile},
+        }
+        calibrator = create_calibrator(
+            self._prepared,
+            list({*QLinearOpsRegistry, *QDQRegistry}),
+            augmented_model_path=str(self._prepared.with_name("augmented.onnx")),
+            calibrate_method=self._method(),
+            extra_options=options[self._config.calibration],
+        )
+        for start in range(0, len(self._pixels), CHUNK):
+            calibrator.collect_data(self._images(self._pixels[start : start + CHUNK]))
+        save_tensors_data(calibrator.compute_data(), self._ranges)
+
+    def _images(self, pixels: NDArray[np.uint8]) -> Any:
+        from onnxruntime.quantization import CalibrationDataReader
+
+        name = self._artifact.input.name
+
+        class Images(CalibrationDataReader):
+            def __init__(self) -> None:
+                self.rows: Iterator[int] = iter(range(len(pixels)))
+
+            def get_next(self) -> Any:  # None when there are no more
+                row = next(self.rows, None)
+                return None if row is None else {name: pixels[row : row + 1]}
+
+        return Images()
+
+
+def prepare(artifact: Artifact, path: Path) -> None:
+    """Write the artifact's graph as a quantiser wants it: simplified, and with all shapes."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Images(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.rows: Iterator[int] = iter(range(len(pixels)))
-
-        def get_next(self) -> Any:  # None when there are no more
-            row = next(self.rows, None)
-            return None if row is None else {artifact.input.name: pixels[row : row + 1]}
-
-    methods = {
-        "minmax": quantization.CalibrationMethod.MinMax,
-        "entropy": quantization.CalibrationMethod.Entropy,
-        "percentile": quantization.CalibrationMethod.Percentile,
-    }
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), _quiet_root_logger():
-        warnings.simplefilter("ignore")
-        prepared = Path(scratch) / "prepared.onnx"
-        quant_pre_process(artifact.directory / "model.onnx", prepared, skip_symbolic_shape=True)
-        quantization.quantize_static(
-            prepared,
-            out_dir / "model.onnx",
-            Images(),
-            quant_format=quantization.QuantFormat.QDQ,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            per_channel=True,
-            reduce_range=_needs_reduced_range(),
-            calibrate_method=methods[config.calibration],
-        )
+    with quiet():
+        quant_pre_process(artifact.directory / "model.onnx", path, skip_symbolic_shape=True)
 
 
-def _needs_reduced_range() -> bool:
+def needs_reduced_range() -> bool:
+    """Whether this CPU multiplies bytes in a way that saturates where weights use all of their 8 bits."""
     flags = machine.cpu_flags()
     return "avx2" in flags and not {"avx512_vnni", "avx_vnni", "amx_int8"} & flags
 
 
-class _quiet_root_logger:  # noqa: N801 (used as a function)
-    """Without the advice that the quantiser logs about models it has just prepared itself."""
-
-    def __enter__(self) -> None:
-        self.level = logging.root.level
-        logging.root.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        logging.root.setLevel(self.level)
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the advice that the quantiser logs about models it has just prepared itself, and what it prints."""
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.root.setLevel(level)

@@ -1,10 +1,11 @@
-"""Static INT8 for OpenVINO by NNCF, on the OpenVINO graph."""
+"""INT8 for OpenVINO by NNCF, on the OpenVINO graph."""
 
 from __future__ import annotations
 
 import io
 import logging
 import warnings
+from collections.abc import Collection
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -12,26 +13,56 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from torchstone.compress.int8.onnxruntime import needs_reduced_range
 from torchstone.core.values import Artifact
 from torchstone.runtimes.openvino import import_openvino
 
+LAYERS = ("Convolution", "GroupConvolution", "MatMul")
+"""Operators with weights: what can be put back to floating point."""
 
-def quantise(artifact: Artifact, pixels: NDArray[np.uint8], config: Any, out_dir: Path) -> None:
-    """Write ``model.xml`` and ``model.bin`` calibrated on ``pixels``, uint8[n, H, W, 3], with bias correction."""
-    openvino = import_openvino()
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # 'no CUDA runtime', at every import
-        import nncf
 
-        nncf.set_log_level(logging.ERROR)
-        model = openvino.Core().read_model(artifact.directory / "model.xml")
-        presets = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
-        quantised = nncf.quantize(
-            model,
-            nncf.Dataset([pixels[row : row + 1] for row in range(len(pixels))]),
-            preset=presets[config.preset],
-            target_device=nncf.TargetDevice.CPU,
-            subset_size=len(pixels),
-        )
-        openvino.save_model(quantised, out_dir / "model.xml", compress_to_fp16=False)
+class Quantiser:
+    """Makes INT8 models of one artifact, calibrated on ``pixels``, uint8[n, H, W, 3]."""
+
+    def __init__(self, artifact: Artifact, pixels: NDArray[np.uint8], config: Any) -> None:
+        self._path, self._pixels, self._config = artifact.directory / "model.xml", pixels, config
+
+    def __enter__(self) -> Quantiser:
+        model = import_openvino().Core().read_model(self._path)
+        self.layers = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in LAYERS]
+        """Names of what can be put back to floating point, in the order of the graph."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open: NNCF calibrates anew for each model."""
+
+    def write(self, out_dir: Path, floating: Collection[str] = ()) -> None:
+        """Write ``model.xml`` and ``model.bin``, in which the layers named in ``floating`` compute as before.
+
+        Without VNNI, x86 adds pairs of products in 16 bits and saturates; the weights of all layers then keep to 7 bits
+        (NNCF's overflow fix), else those of the first, which it does anyway.
+        """
+        openvino = import_openvino()
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # 'no CUDA runtime', at every import
+            import nncf
+            from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+
+            nncf.set_log_level(logging.ERROR)
+            config = self._config
+            presets = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
+            quantised = nncf.quantize(
+                openvino.Core().read_model(self._path),
+                nncf.Dataset([self._pixels[row : row + 1] for row in range(len(self._pixels))]),
+                preset=presets[config.preset],
+                target_device=nncf.TargetDevice.CPU,
+                subset_size=len(self._pixels),
+                fast_bias_correction=config.bias != "accurate",
+                ignored_scope=nncf.IgnoredScope(names=list(floating)) if floating else None,
+                advanced_parameters=AdvancedQuantizationParameters(
+                    overflow_fix=OverflowFix.ENABLE if needs_reduced_range() else OverflowFix.FIRST_LAYER,
+                    disable_bias_correction=config.bias == "none",
+                ),
+            )
+            openvino.save_model(quantised, out_dir / "model.xml", compress_to_fp16=False)

@@ -19,8 +19,7 @@ class Decoder(Step):
 
     Nothing is trained or calibrated anew: ``simplejpeg-torch`` makes an image ready in less time and gives slightly
     different pixels, and what that costs in accuracy is judged like any other change. The judge's clock times the model
-    alone, so the time that it saves is not in the verdict. Steps that follow still learn from the first decoder's
-    pixels.
+    alone, so the time that it saves is not in the verdict. Steps that follow learn from the new pixels.
     """
 
     version = 1

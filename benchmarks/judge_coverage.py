@@ -1,0 +1,115 @@
+"""How often the judge's bounds miss what is true, by simulation, where enumeration is out of reach.
+
+First the bootstrap's bounds of macro F1, AUROC and calibration error: test sets are drawn from a population whose
+differences are known (from many images), and the misses of the upper and of the lower bound are counted. Then the
+bound of top-1 for images that come in groups: how often a drop equal to the margin passes by Tango's bound as if the
+images were independent, and with the design effect.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchstone.core.values import METRICS
+from torchstone.judge import accuracy, bootstrap
+
+SETS = ((400, 5, 0.0, 0.1, 1.0), (400, 5, 0.6, 0.3, 0.8), (150, 3, 0.4, 0.25, 1.3), (1_000, 5, 0.6, 0.2, 1.0))
+"""Images, classes, how unequal the classes are, how noisy the candidate's logits, how stretched."""
+GROUPS = ((12, 10), (40, 10), (150, 10))
+"""Groups, and images of each."""
+POPULATION = 150_000
+
+
+@dataclass
+class Answers:
+    items: Any
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+
+def drawn(
+    random: np.random.Generator, n: int, classes: int, unequal: float, noise: float, scale: float
+) -> tuple[Answers, Answers]:
+    """Labels, a baseline that is right 96 to 98 times in 100, and a candidate: the baseline with noise."""
+    share = np.exp(-unequal * np.arange(classes))
+    labels = random.choice(classes, n, p=share / share.sum())
+    logits = random.normal(0, 1, (n, classes))
+    logits[np.arange(n), labels] += 3.2
+    other = scale * 1.6 * (logits + noise * random.normal(size=(n, classes)))
+    return Answers(np.arange(n), labels, 1.6 * logits), Answers(np.arange(n), labels, other)
+
+
+def metrics(times: int, resamples: int) -> None:
+    for n, classes, unequal, noise, scale in SETS:
+        random = np.random.default_rng(1)
+        names = tuple(map(str, range(classes)))
+        large = drawn(random, POPULATION, classes, unequal, noise, scale)
+        result = accuracy.compare("test", *large, names, 0.975)
+        truth = {one.name: one.difference for one in bootstrap.compare(*large, resamples=None).at(0.975, result)}
+        missed: Counter[tuple[str, float, str]] = Counter()
+        reach: dict[str, float] = defaultdict(float)
+        for _ in range(times):
+            pair = drawn(random, n, classes, unequal, noise, scale)
+            draws = bootstrap.compare(*pair, resamples=resamples)
+            for level in (0.975, 0.95):
+                for one in draws.at(level, accuracy.compare("test", *pair, names, level)):
+                    assert one.lower is not None
+                    assert one.upper is not None
+                    missed[one.name, level, "upper"] += one.upper < truth[one.name]
+                    missed[one.name, level, "lower"] += one.lower > truth[one.name]
+                    reach[one.name] += (one.upper - one.difference) / times if level == 0.975 else 0
+        print(f"{n} images, {classes} classes (unequal by {unequal}), noise {noise}, scale {scale}, {times} test sets")
+        for name, title in METRICS.items():
+            cells = [
+                f"{100 * (1 - level):g} %: upper {100 * missed[name, level, 'upper'] / times:.1f}, "
+                f"lower {100 * missed[name, level, 'lower'] / times:.1f}"
+                for level in (0.975, 0.95)
+            ]
+            print(f"  {title:18} truth {truth[name]:6.2f}, bound + {reach[name]:.2f} points   {'   '.join(cells)}")
+
+
+def groups(times: int) -> None:
+    print("\nimages in groups, a drop equal to the margin, nominal 2.5 %: passes by Tango, and with the design effect")
+    random = np.random.default_rng(3)
+    z = NormalDist().inv_cdf(0.975)
+    for (count, size), correlation in ((one, other) for one in GROUPS for other in (0.05, 0.3, 0.9)):
+        names = np.repeat(np.arange(count), size)
+        place = np.tile(np.arange(size), count)
+        for lost_share, gained_share in ((0.01, 0.001), (0.03, 0.02), (0.08, 0.05)):
+            spread = (1 - correlation) / correlation
+            passes = [0, 0]
+            for _ in range(times):
+                shares = [
+                    random.beta(share * spread, (1 - share) * spread, count) for share in (lost_share, gained_share)
+                ]
+                lost = random.binomial(size, shares[0])
+                gained = np.minimum(random.binomial(size, shares[1]), size - lost)
+                effect = accuracy.design_effect(place < lost[names], place >= size - gained[names], names)
+                for number, one in enumerate((1.0, effect)):
+                    counts = (lost.sum() / one, gained.sum() / one, count * size / one)
+                    passes[number] += float(accuracy.score(*counts, lost_share - gained_share)) <= -z
+            said = " and ".join(f"{100 * one / times:.1f} %" for one in passes)
+            print(
+                f"  {count:>4} groups of {size}, correlation {correlation:<4g} "
+                f"lost {100 * lost_share:g} %, gained {100 * gained_share:g} %: {said}"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=400, help="test sets of each kind")
+    parser.add_argument("--resamples", type=int, default=1_000, help="of each test set; the judge draws 10,000")
+    options = parser.parse_args()
+    metrics(options.times, options.resamples)
+    groups(5 * options.times)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What stands beneath the table of a verdict: the other metrics, the 99 % rule, and the slices that lose most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchstone.core.values import METRICS
+from torchstone.core.verdict import CandidateVerdict, MetricResult, SliceResult, Verdict
+
+KEEPS = {"proven": "yes", "refuted": "no", "open": "open"}
+SHOWN = 3
+"""Slices of a column: those that lose most."""
+
+
+def margin(found: Verdict) -> str:
+    """The margin, what it is about, and by which procedure."""
+    of = "" if found.budget.metric == "top1" else f" of {METRICS[found.budget.metric]}"
+    how = ", levels split by Holm" if found.procedure == "holm" else ""
+    return f"margin {found.budget.max_drop:g} points{of}{how}"
+
+
+def beside(found: Verdict, out: Any) -> None:
+    """A second table, of what met the test set: how much worse it is in each metric, and whether it keeps 99 % of the
+    baseline's accuracy; then what was asked for by column."""
+    from rich.table import Table
+
+    tested = [row for row in found.rows[1:] if row.outcome != "not tested" and row.accuracy is not None]
+    if not tested:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("points worse (at most)")
+    for title in METRICS.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("keeps 99 %", justify="right", no_wrap=True)
+    if found.procedure == "holm":
+        table.add_column("level", justify="right", no_wrap=True)
+    for row in tested:
+        assert row.accuracy is not None
+        by_name = {one.name: one for one in row.metrics}
+        cells = [_bounded(by_name.get(name)) for name in METRICS]
+        level = [f"{100 * row.level:.4g} %"] if found.procedure == "holm" else []
+        table.add_row(row.name, *cells, KEEPS[row.accuracy.keeps_99], *level)
+    out.print()
+    out.print(table)
+    for column in found.slices:
+        out.print(f"\nby {column}, of at least 20 test images each:", highlight=False, markup=False)
+        for row in tested:
+            out.print(f"  {row.name}: {worst(row, column)}", highlight=False, markup=False)
+
+
+def worst(row: CandidateVerdict, column: str) -> str:
+    """The slices of a column that lose most, with the bounds that hold for all of its slices together."""
+    found = [one for one in row.slices if one.column == column]
+    if not found:
+        return f"no value of '{column}' has as many"
+    more = f"; {len(found) - SHOWN} more lose less" if len(found) > SHOWN else ""
+    return "; ".join(map(_of_slice, found[:SHOWN])) + more
+
+
+def _of_slice(one: SliceResult) -> str:
+    return f"{one.value} {one.drop:.1f} ({one.drop_upper:.1f}) of {one.images:,}"
+
+
+def _bounded(one: MetricResult | None) -> str:
+    if one is None:
+        return "—"
+    return f"{one.difference:.2f}" + (f" ({one.upper:.2f})" if one.upper is not None else "")

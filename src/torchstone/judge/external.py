@@ -1,0 +1,332 @@
+"""The verdict on stored answers alone, from whichever tool: paired accuracy, and nothing about speed.
+
+Items are matched by their ids, never by their order. The candidates meet the test set in the order given, each at the
+full level, until the first that does not pass, or all of them at levels split by Holm, as those of a run do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from torchstone.core import files
+from torchstone.core.errors import DataError
+from torchstone.core.values import Budget, Outcome, Value
+from torchstone.core.verdict import AccuracyResult, Decision, Procedure, SliceResult
+from torchstone.data.findings import count_of, name_a_few
+from torchstone.judge import accuracy, decide, family, ledger, slices
+from torchstone.judge.answer_tables import MAX_CELLS
+from torchstone.judge.answers import Told
+
+FLIPS = 50
+"""Lost items that a verdict names."""
+
+
+class Flip(Value):
+    """An item that the baseline gets right and the candidate wrong."""
+
+    item: str
+    label: str
+    answer: str = Field(description="what the candidate takes it for")
+
+
+class EvidenceRow(Value):
+    """One file of answers."""
+
+    name: str = Field(description="as typed")
+    file: str
+    sha256: str
+    answers_id: str = Field(description="digest of what is answered for each item: the same answers, the same id")
+    level: float = Field(description="one-sided confidence of this row's bounds")
+    accuracy: AccuracyResult | None = None
+    slices: tuple[SliceResult, ...] = Field(default=(), description="by class, the largest drop first")
+    decision: Decision | None = None
+    outcome: Outcome | Literal["baseline", "not tested"]
+    reason: str
+    images_needed: int | None = Field(default=None, description="more test images that would probably decide it")
+    lost: tuple[Flip, ...] = Field(default=(), description=f"the first {FLIPS} by item")
+
+
+class EvidenceVerdict(Value):
+    """What the judge says of these answers. Speed, size and latency are not in them."""
+
+    budget: Budget
+    test_fingerprint: str
+    test_images: int
+    classes: tuple[str, ...]
+    look: int = Field(description="how many times this test set has now been looked at; 1 is the first")
+    level: float = Field(description="one-sided confidence that this look may spend")
+    procedure: Procedure
+    rows: tuple[EvidenceRow, ...] = Field(description="the baseline first, then as named")
+    sentence: str
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of all together: pass if any passes, else undecided if any is, else fail."""
+        outcomes = [row.outcome for row in self.rows[1:]]
+        return "pass" if "pass" in outcomes else "undecided" if "undecided" in outcomes else "fail"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """One file's answers, in the order that all files of a case share. ``scores`` hold a 1 at the class answered."""
+
+    told: Told
+    items: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    scores: NDArray[np.uint8]
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Files that answer the same questions, the baseline first."""
+
+    answers: tuple[Answers, ...]
+    classes: tuple[str, ...]
+    groups: NDArray[np.int64] | None
+    """A number for each item, the same for items of one group; None where no two of them share a group."""
+    fingerprint: str
+    """Digest of the items and their labels: what the ledger counts by."""
+    notes: tuple[str, ...]
+
+    @property
+    def images(self) -> int:
+        return len(self.answers[0].labels)
+
+
+def case(told: Sequence[Told]) -> Case:
+    """Match the files by item; the baseline comes first, and labels and groups are those of its file.
+
+    Raises a DataError that names the first items which one of them lacks or labels otherwise, and where no prediction
+    is a label, so that the two must be spelt differently.
+    """
+    baseline = told[0]
+    if baseline.labels is None:
+        raise DataError(
+            f"'{baseline.path}' has no column of labels", hint="the baseline's file says what each item really shows"
+        )
+    truth = dict(zip(baseline.items, baseline.labels, strict=True))
+    for one in told[1:]:
+        _refuse_other_items(baseline, truth, one)
+        _refuse_other_labels(baseline, truth, one)
+    items = sorted(truth)
+    labels = [truth[item] for item in items]
+    known = set(labels)
+    for one in told:
+        _refuse_other_spelling(one, known)
+    classes = _in_order(known.union(*(one.predictions for one in told)))
+    if len(items) * len(classes) > MAX_CELLS:
+        raise DataError(
+            f"{len(items):,} items and {len(classes):,} different answers are more than can be judged together",
+            hint="is the column of labels or predictions one of classes?",
+        )
+    number = {name: index for index, name in enumerate(classes)}
+    truths = np.array([number[label] for label in labels], np.int64)
+    answers = tuple(_ordered(one, items, truths, number) for one in told)
+    return Case(
+        answers=answers,
+        classes=classes,
+        groups=_groups(baseline, items),
+        fingerprint=files.digest([[item, truth[item]] for item in items]),
+        notes=tuple(note for one in told for note in one.notes) + _suspicions(answers[0], classes),
+    )
+
+
+def question(found: Case, budget: Budget, procedure: Procedure) -> dict[str, Any]:
+    """What the ledger remembers of a look: whose answers were compared, in which order, for which budget."""
+    first, *others = (answers.id for answers in found.answers)
+    return ledger.entry_of_ids(first, others, budget, procedure)
+
+
+def judge(
+    found: Case, names: Sequence[str], budget: Budget, look: int, procedure: Procedure = "fixed-order"
+) -> EvidenceVerdict:
+    """The verdict at this ``look`` (``ledger.look``); ``names`` are what the files are called, the baseline first."""
+    level = ledger.level(budget.confidence, look)
+    candidates = dict(enumerate(names[1:], start=1))
+
+    def test(number: int, own_level: float) -> EvidenceRow:
+        return _judged(found, number, candidates[number], budget, own_level)
+
+    judged = (family.in_order if procedure == "fixed-order" else family.by_holm)(list(candidates), level, test)
+    last = list(judged.values())[-1].name
+    rows = [
+        _baseline_row(found, names[0], level),
+        *(judged.get(number) or _untested_row(found, number, name, last, level) for number, name in candidates.items()),
+    ]
+    return EvidenceVerdict(
+        budget=budget,
+        test_fingerprint=found.fingerprint,
+        test_images=found.images,
+        classes=found.classes,
+        look=look,
+        level=level,
+        procedure=procedure,
+        rows=tuple(rows),
+        sentence=_sentence(rows),
+    )
+
+
+def _untested_row(found: Case, number: int, name: str, last: str, level: float) -> EvidenceRow:
+    why = f"'{last}' came first and did not pass, which ends this look at the test set"
+    return _row(name, found.answers[number], level=level, outcome="not tested", reason=why)
+
+
+def _baseline_row(found: Case, name: str, level: float) -> EvidenceRow:
+    baseline = found.answers[0]
+    same = accuracy.compare("test", baseline, baseline, found.classes, level, found.groups)
+    certain = {"drop_upper": 0.0, "drop_lower": 0.0, "keeps_99": "proven"}  # there is nothing to bound
+    return _row(
+        name,
+        baseline,
+        level=level,
+        accuracy=same.model_copy(update=certain),
+        outcome="baseline",
+        reason="what the candidates are compared with",
+    )
+
+
+def _judged(found: Case, number: int, name: str, budget: Budget, level: float) -> EvidenceRow:
+    """A candidate whose turn it is, at this one-sided level."""
+    baseline, answers = found.answers[0], found.answers[number]
+    result = accuracy.compare("test", baseline, answers, found.classes, level, found.groups)
+    decision = decide.drop(result, budget, level)
+    outcome, reason = decide.together([decision])
+    by_class = slices.classes(baseline.labels, found.classes)
+    lost = np.flatnonzero((baseline.predicted == baseline.labels) & (answers.predicted != answers.labels))
+    flips = [
+        Flip(
+            item=str(answers.items[row]),
+            label=found.classes[answers.labels[row]],
+            answer=found.classes[answers.predicted[row]],
+        )
+        for row in lost[:FLIPS]
+    ]
+    return _row(
+        name,
+        answers,
+        level=level,
+        accuracy=result,
+        slices=slices.compare(baseline, answers, [by_class], level, found.groups),
+        decision=decision,
+        outcome=outcome,
+        reason=reason,
+        images_needed=decide.images_needed(result, budget, level) if outcome == "undecided" else None,
+        lost=tuple(flips),
+    )
+
+
+def _row(name: str, answers: Answers, **found: Any) -> EvidenceRow:
+    told = answers.told
+    return EvidenceRow(name=name, file=str(told.path), sha256=told.sha256, answers_id=answers.id, **found)
+
+
+def _sentence(rows: Sequence[EvidenceRow]) -> str:
+    """The answer that a manager can read."""
+    said = []
+    for row in rows[1:]:
+        sure = f"{100 * row.level:.4g} % confidence"
+        if row.outcome == "pass":
+            said.append(f"'{row.name}' passes: {row.reason} ({sure}).")
+        elif row.outcome == "fail":
+            said.append(f"'{row.name}' fails: {row.reason} ({sure}).")
+        elif row.outcome == "undecided":
+            said.append(f"Cannot tell yet of '{row.name}' ({sure}): {row.reason}.")
+    return " ".join([*said, "Accuracy alone was judged: stored answers say nothing of speed."])
+
+
+def _ordered(told: Told, items: Sequence[str], labels: NDArray[np.int64], number: dict[str, int]) -> Answers:
+    """One file's answers in the order of ``items``."""
+    answer = dict(zip(told.items, told.predictions, strict=True))
+    predicted = np.array([number[answer[item]] for item in items], np.int64)
+    scores = np.zeros((len(items), len(number)), np.uint8)
+    scores[np.arange(len(items)), predicted] = 1
+    return Answers(
+        told=told,
+        items=np.array(items),
+        labels=labels,
+        predicted=predicted,
+        scores=scores,
+        id=files.digest([[item, answer[item]] for item in items]),
+    )
+
+
+def _groups(told: Told, items: Sequence[str]) -> NDArray[np.int64] | None:
+    """Items without a group are their own."""
+    if told.groups is None:
+        return None
+    group = dict(zip(told.items, told.groups, strict=True))
+    numbers: dict[tuple[str, str], int] = {}
+    found = [numbers.setdefault((group[item], "" if group[item] else item), len(numbers)) for item in items]
+    return np.array(found, np.int64) if len(numbers) < len(found) else None
+
+
+def _refuse_other_items(baseline: Told, truth: dict[str, str], one: Told) -> None:
+    theirs = set(one.items)
+    missing = [item for item in baseline.items if item not in theirs]
+    extra = [item for item in one.items if item not in truth]
+    if not missing and not extra:
+        return
+    if len(missing) == len(truth):
+        raise DataError(
+            f"'{baseline.path}' and '{one.path}' have no item in common: '{missing[0]}' here, '{extra[0]}' there",
+            hint="ids must be spelt alike: the same folders before file names, the same suffixes",
+        )
+    lacks = [f"lacks {count_of(len(missing), 'item')} of the baseline ({name_a_few(missing)})"] if missing else []
+    adds = [f"has {count_of(len(extra), 'item')} that the baseline lacks ({name_a_few(extra)})"] if extra else []
+    raise DataError(
+        f"'{one.path}' {' and '.join(lacks + adds)}", hint="both models must have answered the same test set, all of it"
+    )
+
+
+def _refuse_other_labels(baseline: Told, truth: dict[str, str], one: Told) -> None:
+    if one.labels is None:
+        return
+    other = [(item, label) for item, label in zip(one.items, one.labels, strict=True) if truth[item] != label]
+    if other:
+        item, label = other[0]
+        raise DataError(
+            f"'{one.path}' labels {count_of(len(other), 'item')} otherwise than '{baseline.path}': '{item}' is "
+            f"'{label}', there '{truth[item]}'",
+            hint="one truth for both: names or numbers of the classes in one order, and one version of the labels",
+        )
+
+
+def _refuse_other_spelling(one: Told, labels: set[str]) -> None:
+    if labels.isdisjoint(one.predictions):
+        raise DataError(
+            f"no prediction of '{one.path}' is among the labels: it answers {_examples(one.predictions)}, the labels "
+            f"are {_examples(labels)}",
+            hint="call the classes alike in both columns: by their names, or by their numbers",
+        )
+
+
+def _examples(texts: Sequence[str] | set[str]) -> str:
+    return name_a_few(map(repr, _in_order(set(texts))))
+
+
+def _suspicions(baseline: Answers, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """A baseline that is worse than one which never looks: its classes are probably counted in another way."""
+    counts = np.bincount(baseline.labels, minlength=len(classes))
+    right, blind = float(np.mean(baseline.predicted == baseline.labels)), counts.max() / len(baseline.labels)
+    if right >= blind:
+        return ()
+    return (
+        f"the baseline is right on {100 * right:.1f} % of the items, and always answering '{classes[counts.argmax()]}' "
+        f"would be on {100 * blind:.1f} %: are the classes of its labels and its answers counted alike?",
+    )
+
+
+def _in_order(names: set[str]) -> tuple[str, ...]:
+    """Numbers by their size, other names by the alphabet."""
+    if all(re.fullmatch(r"-?[0-9]+", name) for name in names):
+        return tuple(sorted(names, key=int))
+    return tuple(sorted(names))

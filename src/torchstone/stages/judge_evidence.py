@@ -1,0 +1,78 @@
+"""Judge answers that are stored in tables, whichever tool wrote them. Nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torchstone.core import console
+from torchstone.core.run import Run
+from torchstone.core.values import Budget
+from torchstone.core.verdict import Procedure
+from torchstone.judge import answers, external, ledger, power
+from torchstone.judge.answers import Told
+from torchstone.judge.evidence import Evidence
+from torchstone.judge.external import EvidenceVerdict
+
+LEDGER = "ledger"
+
+
+def judge_evidence(
+    baseline: str | Path,
+    candidates: Sequence[str | Path],
+    budget: Budget,
+    *,
+    ledger_dir: Path | None = None,
+    unordered: bool = False,
+) -> EvidenceVerdict:
+    """Judge stored answers against those of the baseline, in the order given, or all of them at levels split by Holm
+    where they are ``unordered``.
+
+    Each is a CSV, TSV, JSONL or Parquet file, or a directory that holds one (``answers.read`` says what is in it). The
+    looks at this test set are counted in ``ledger_dir``: by default the folder ``ledger`` beside the baseline's file,
+    or, if that is of a run's test images, the run's own. Of the budget, the drop and the confidence count.
+    """
+    names = [str(place) for place in (baseline, *candidates)]
+    told = [answers.read(Path(name)) for name in names]
+    for one in told:
+        console.say(one.understood)
+        if (part := one.header.get("part", "test")) != "test":
+            console.say(f"note: {one.path} holds answers on {part}, by which models are chosen: they prove little")
+    case = external.case(told)
+    for note in case.notes:
+        console.say(f"note: {note}")
+    run = _run_of(told[0])
+    if run is not None:  # what belongs together stands in its catalog
+        case = replace(case, groups=Evidence(run).groups(case.answers[0].items))
+    place, tests, earlier = _book(run, told[0], case, ledger_dir)
+    procedure: Procedure = "holm" if unordered else "fixed-order"
+    look = ledger.look(place, tests, external.question(case, budget, procedure), earlier)
+    level = ledger.level(budget.confidence, look)
+    console.say(f"look {look}, bounds at {100 * level:g} %: {power.statement(case.images, level)}")
+    if advice := power.advice(case.images, budget.max_drop / 100, level):
+        console.say(f"note: {advice}")
+    return external.judge(case, names, budget, look, procedure)
+
+
+def _book(
+    run: Run | None, baseline: Told, case: external.Case, ledger_dir: Path | None
+) -> tuple[Path, str, tuple[str, ...]]:
+    """Where looks at this test set are counted, by which fingerprint, and after which test sets.
+
+    A run's test images have a ledger already: a look at their stored answers is a look at them.
+    """
+    if run is None:
+        return ledger_dir or baseline.path.parent / LEDGER, case.fingerprint, ()
+    split = run.split()
+    return ledger_dir or run.ledger, split.test_fingerprint, split.earlier_tests
+
+
+def _run_of(baseline: Told) -> Run | None:
+    """The run whose test predictions these are, None for any other table."""
+    if baseline.header.get("part") != "test" or len(baseline.path.resolve().parents) < 3:
+        return None
+    run = Run(baseline.path.resolve().parents[2])
+    if not (run.data / "split.json").is_file():
+        return None
+    return run if run.split().fingerprint == baseline.header.get("split_fingerprint") else None

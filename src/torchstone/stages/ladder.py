@@ -1,0 +1,216 @@
+"""The ladder: chains from the cheapest to the dearest, each built and screened before the next is chosen.
+
+What costs nothing comes first, then what is only calibrated, then what trains. What trains is not begun where the
+budget's wishes are met already, where the time left would not do, or where it cannot win: its shape, and so its speed,
+can be had in seconds, by the same chain without the training (its *sketch*). Each choice uses val and screening times
+alone, and is written down, so that an interrupted run goes on as it began, and the report can say why a chain is not
+there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal
+
+from torchstone.compress import chain
+from torchstone.config import Settings
+from torchstone.core import console, files, tables
+from torchstone.core.errors import ChainError, MissingPackageError
+from torchstone.core.values import Budget, Candidate
+from torchstone.evaluate import predict
+from torchstone.judge import select, winner
+from torchstone.judge.evidence import Evidence
+from torchstone.judge.select import Screened
+from torchstone.stages.compress import build_all
+from torchstone.stages.judge import SCREENING_QUARTETS, measure
+from torchstone.stages.read import Data
+
+FREE = ("onnx", "openvino", "bf16@openvino")
+CALIBRATED = ("int8@onnxruntime", "int8@openvino")
+SMALLEST_SIDE = 96
+"""Pixels below which a lower resolution leaves too little to see."""
+SLACK = 1.25
+"""By which a training may take longer than was foreseen."""
+
+Kind = Literal["free", "calibrated", "rescue", "trained"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """A chain of the ladder."""
+
+    chain: str
+    kind: Kind
+    sketch: str | None = None
+    """The same shape without the training."""
+    epochs: int = 0
+    """Of that training."""
+    instead_of: str | None = None
+    """The chain that a rescue is for."""
+
+
+def rungs(settings: Settings, crop: int) -> tuple[Rung, ...]:
+    """All chains in their order, for images of ``crop`` pixels a side."""
+    epochs = settings.finetune
+    found = [Rung(chain=text, kind="free") for text in FREE]
+    found += [Rung(chain=text, kind="calibrated") for text in CALIBRATED]
+    for text in reversed(CALIBRATED):
+        name, _, target = text.partition("@")
+        rescued = f"{name}:max_drop={settings.max_drop / 2:g}@{target}"
+        found.append(Rung(chain=rescued, kind="rescue", instead_of=text))
+    shrunk = ["prune=0.3"]
+    if settings.seconds is not None or _wishes(settings.budget):
+        smaller = round(0.75 * crop / 32) * 32
+        shrunk += [f"resolution={smaller}"] if smaller >= SMALLEST_SIDE else []
+        shrunk += ["prune=0.5"]
+    for step in shrunk:
+        by_itself = step.startswith("resolution")  # which trains in the same step
+        trained = f"{step}:epochs={epochs}" if by_itself else f"{step}+finetune={epochs}"
+        sketch = f"{step}:epochs=0" if by_itself else step
+        found.append(
+            Rung(chain=f"{trained}+int8@openvino", kind="trained", sketch=f"{sketch}+int8@openvino", epochs=epochs)
+        )
+    return tuple(found)
+
+
+def climb(settings: Settings, data: Data, baseline: Candidate) -> list[Candidate]:
+    """The candidates of the ladder, built as far as it went. Where it went once for the same question stays."""
+    path = data.run.ladder
+    steps = rungs(settings, baseline.artifact.preprocess.crop)
+    question = files.digest([baseline.id, data.split.fingerprint, settings.budget.digest(), settings.seconds,
+                             [rung.chain for rung in steps]])  # fmt: skip
+    stored = files.read_json(path) if path.exists() else {}
+    past: dict[str, dict[str, Any]] = stored["rungs"] if stored.get("question") == question else {}
+    way = _Climb(settings, data, baseline, spent=sum(row["seconds"] for row in past.values()))
+    for rung in steps:
+        if rung.chain not in past:
+            started = time.monotonic()
+            why_not = way.skip(rung) or way.tried(rung)
+            past[rung.chain] = {"why_not": why_not, "seconds": time.monotonic() - started}
+            way.spent += past[rung.chain]["seconds"]
+            files.write_json(path, {"question": question, "rungs": past})
+            if why_not:
+                console.say(f"left out: '{rung.chain}': {why_not}")
+        elif not past[rung.chain]["why_not"]:
+            way.built += way.build(rung.chain)
+    return list({one.id: one for one in way.built}.values())
+
+
+class _Climb:
+    """What is known while it goes on."""
+
+    def __init__(self, settings: Settings, data: Data, baseline: Candidate, spent: float) -> None:
+        self.settings, self.data, self.baseline = settings, data, baseline
+        self.budget = settings.budget
+        self.spent = spent
+        """Seconds, those of earlier attempts included."""
+        self.built: list[Candidate] = []
+
+    def build(self, text: str) -> list[Candidate]:
+        """The candidate of a chain. Raises a ChainError or MissingPackageError where it cannot be had."""
+        plan = chain.plan(text)
+        return build_all([plan], self.baseline, self.data, seed=self.settings.seed)
+
+    def tried(self, rung: Rung) -> str | None:
+        """Build a rung and screen it; the reason where that is not possible."""
+        try:
+            made = self.build(rung.chain)
+        except (ChainError, MissingPackageError) as error:
+            return f"{error.message}; {error.hint}" if error.hint else error.message
+        self._screen(made)
+        self.built += made
+        return None
+
+    def skip(self, rung: Rung) -> str | None:
+        """Why a rung is not worth its time, as far as one can know before; None: it is."""
+        left = self._left()
+        if left is not None and left <= 0:
+            return "the time is up"
+        screened = self._screened()
+        if rung.kind == "rescue":
+            return self._not_in_need(rung, screened)
+        if rung.kind != "trained":
+            return None
+        done = [one for one in screened if select.doubt(one, self.budget) is None and not one.candidate.free]
+        if _wishes(self.budget) and done:
+            return f"'{done[0].candidate.name}' meets the budget on val already"
+        foreseen = self._foreseen(rung.epochs)
+        if left is not None and foreseen is not None and foreseen * SLACK > left:
+            return f"it would take about {foreseen / 60:.0f} minutes, and {max(0, left) / 60:.0f} are left"
+        return self._cannot_win(rung, screened)
+
+    def _not_in_need(self, rung: Rung, screened: Sequence[Screened]) -> str | None:
+        plain = next((one for one in screened if one.candidate.artifact.chain == rung.instead_of), None)
+        if plain is None:
+            return f"'{rung.instead_of}' was not built"
+        if plain.accuracy.difference <= self.budget.max_drop:
+            return f"'{rung.instead_of}' loses no more than allowed on val"
+        return None
+
+    def _cannot_win(self, rung: Rung, screened: Sequence[Screened]) -> str | None:
+        """By its sketch: neither proven unable nor the reason to be tried."""
+        if rung.sketch is None:
+            return None
+        try:
+            sketch = self.build(rung.sketch)
+        except (ChainError, MissingPackageError) as error:
+            return f"{error.message}; {error.hint}" if error.hint else error.message
+        self._screen(sketch)
+        mine = next(iter(self._screened(sketch)), None)
+        if mine is None:
+            return None
+        cost = select.cost_doubt(mine, self.budget)
+        if cost is not None and cost.impossible:
+            return cost.reason
+        rivals = [one for one in screened if select.doubt(one, self.budget) is None]
+        best = max(rivals, key=lambda one: one.speed.ratio, default=None)
+        upper = mine.speed.upper if mine.speed.upper is not None else mine.speed.ratio
+        if best is not None and upper < winner.MATERIAL * best.speed.ratio:
+            return (
+                f"its shape is {mine.speed.ratio:.1f}× as fast as the baseline, '{best.candidate.name}' "
+                f"{best.speed.ratio:.1f}× without any training"
+            )
+        return None
+
+    def _screen(self, made: Sequence[Candidate]) -> None:
+        """Val predictions and a short timing session of these candidates; what there is stays."""
+        for one in (self.baseline, *made):
+            images = self.data.sets(one.artifact, "val")["val"]
+            predict.predict(one, self.data.split, "val", images, self.data.run.predictions(one, "val"))
+        untimed = [one for one in made if not self.data.run.timings(one).exists()]
+        if untimed:
+            measure(self.data, [self.baseline, *untimed], untimed, None, "screening", SCREENING_QUARTETS)
+
+    def _screened(self, made: Sequence[Candidate] | None = None) -> list[Screened]:
+        asked = self.built if made is None else made
+        found = select.screen(Evidence(self.data.run), [self.baseline, *asked], self.budget) if asked else []
+        return [screened for _, screened in found if isinstance(screened, Screened)]
+
+    def _left(self) -> float | None:
+        """Seconds until the time is up; None: there is no limit."""
+        limit = self.settings.seconds
+        return None if limit is None else limit - self.spent
+
+    def _foreseen(self, epochs: int) -> float | None:
+        """Seconds that so many epochs take, by those of the baseline; None where it has not been trained here."""
+        seconds = list(_epochs_of(self.baseline))
+        return epochs * median(seconds) if seconds else None
+
+
+def _epochs_of(candidate: Candidate) -> Iterator[float]:
+    """Seconds of each epoch that the candidate's weights were trained for, by steps."""
+    path = candidate.artifact.directory / "history.parquet"
+    if path.exists():
+        history, _ = tables.read(path)
+        columns = history.columns
+        for row, seconds in enumerate(history["seconds"].to_list()):
+            if "l2" not in columns or history["l2"][row] is None:  # of a head on stored features it says nothing
+                yield seconds
+
+
+def _wishes(budget: Budget) -> bool:
+    """Whether it asks for more than accuracy."""
+    return any(wish is not None for wish in (budget.min_speedup, budget.max_latency_ms, budget.max_size_mb))

@@ -1,0 +1,173 @@
+"""INT8 in depth: calibration, bias correction, and layers that go back to floating point."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from built import answers, made, top1
+
+from torchstone.compress import chain
+from torchstone.compress.int8 import onnxruntime as back_end
+from torchstone.compress.int8 import rescue
+from torchstone.core import registry
+from torchstone.core.errors import ChainError
+from torchstone.core.values import Candidate
+from torchstone.stages.read import Data
+
+
+def ranges(baseline: Candidate, data: Data, **options: Any) -> dict[str, tuple[float, float]]:
+    """Of each activation, as calibrated on 40 images."""
+    artifact = made("onnx", baseline, data).artifact
+    pixels = data.sets(artifact, "calib")["calib"].images(slice(0, 40))
+    config = registry.steps.get("int8").Config(**options)
+    with back_end.Quantiser(artifact, pixels, config) as quantiser:
+        found = json.loads(quantiser._ranges.read_text())  # pyright: ignore[reportPrivateUsage]
+    return {name: tuple(_number(row[end]) for end in ("lowest", "highest")) for name, row in _rows(found).items()}  # pyright: ignore[reportReturnType]
+
+
+def _rows(found: dict[str, Any]) -> dict[str, Any]:
+    data = found["data"]
+    return {name: row.get("data", row) for name, row in data.items()}
+
+
+def _number(value: Any) -> float:
+    return float(np.asarray(value["data"] if isinstance(value, dict) else value).ravel()[0])
+
+
+@pytest.mark.parametrize("options", [{"calibration": "entropy"}, {"calibration": "percentile", "percentile": 99.0}])
+def test_calibrations_cut_tails_that_minimum_and_maximum_keep(
+    options: dict[str, Any], baseline: Candidate, data: Data
+) -> None:
+    whole, cut = ranges(baseline, data), ranges(baseline, data, **options)
+    assert whole.keys() == cut.keys()
+    width = {name: high - low for name, (low, high) in whole.items()}
+    narrower = [name for name, (low, high) in cut.items() if high - low < 0.98 * width[name]]
+    assert len(narrower) >= 3
+    for name, (low, high) in cut.items():
+        assert whole[name][0] - 1e-3 * width[name] <= low <= high <= whole[name][1] + 1e-3 * width[name]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "int8:calibration=entropy",
+        "int8:calibration=percentile",
+        "int8:bias=none@openvino",
+        "int8:bias=accurate@openvino",
+    ],
+)
+def test_every_way_to_calibrate_keeps_the_accuracy(text: str, baseline: Candidate, data: Data) -> None:
+    assert top1(answers(made(text, baseline, data), data)) >= top1(answers(baseline, data)) - 0.02
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("int8:bias=none@onnxruntime", "has no bias"),
+        ("int8:percentile=99.9", "which has no percentile"),
+        ("int8:calibration=percentile,percentile=20", "percentile='20' is refused"),
+        ("int8:max_drop=-1", "max_drop='-1' is refused"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(ChainError, match=problem):
+        chain.plan(text, check_packages=False)
+
+
+def test_val_is_seen_only_where_a_choice_is_made() -> None:
+    asked = {text: chain.plan(text, check_packages=False).steps[-1] for text in ("int8", "int8:max_drop=1", "finetune")}
+    wants = {text: planned.step.wants_val(planned.config) for text, planned in asked.items()}
+    assert wants == {"int8": False, "int8:max_drop=1": True, "finetune": True}
+
+
+def spoilt(baseline: Candidate, data: Data, form: str, place: Path) -> Any:
+    """The artifact with one channel of the first convolution a thousand times as large, which the layer after it makes
+    up for: the same answers in floating point, and ranges in which INT8 sees nothing of the other channels."""
+    import onnx
+    from onnx import numpy_helper
+
+    from torchstone.core.artifact import identified
+    from torchstone.runtimes.openvino import import_openvino
+
+    place.mkdir()
+    model = onnx.load(str(made("onnx", baseline, data).artifact.directory / "model.onnx"))
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    first, second = [node for node in model.graph.node if node.op_type == "Conv"][:2]
+
+    def scale(name: str, axis: int, factor: float) -> None:
+        values = numpy_helper.to_array(tensors[name]).copy()
+        values[(slice(None),) * axis + (0,)] *= factor
+        tensors[name].CopyFrom(numpy_helper.from_array(values, name))
+
+    scale(first.input[1], 0, 1000.0)
+    scale(first.input[2], 0, 1000.0)
+    scale(second.input[1], 1, 0.001)
+    path = place / "model.onnx"
+    onnx.save(model, str(path))
+    if form == "openvino":
+        openvino = import_openvino()
+        openvino.save_model(openvino.convert_model(path), place / "model.xml", compress_to_fp16=False)
+        path.unlink()
+    return identified(made(form, baseline, data).artifact, place)
+
+
+@pytest.mark.parametrize(("form", "target"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_the_layers_that_break_it_go_back_and_are_named(
+    form: str, target: str, baseline: Candidate, data: Data, tmp_path: Path
+) -> None:
+    from torchstone.core.contracts import StepContext
+
+    artifact = spoilt(baseline, data, form, tmp_path / "spoilt")
+    sets = data.sets(artifact, "train", "val", "calib")
+    step = registry.steps.get("int8")
+
+    def top1_on_val(one: Any) -> float:
+        return rescue._top1(one, sets["val"])  # pyright: ignore[reportPrivateUsage]
+
+    def run(**options: Any) -> Any:
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        config = step.Config(**options)
+        val = sets["val"] if step.wants_val(config) else None
+        context = StepContext(
+            train=sets["train"], calib=sets["calib"], val=val, seed=0, origin=artifact, cache=tmp_path,
+            at=lambda _: context,
+        )  # fmt: skip
+        return step.apply(artifact, context, config, target, out)
+
+    whole, plain, mended = top1_on_val(artifact), run(), run(max_drop=1.0)
+    assert whole - top1_on_val(plain) > 1.0
+    assert whole - top1_on_val(mended) <= 1.0
+    note = mended.notes[-1]
+    assert "in floating point: " in note
+    named = note.partition("in floating point: ")[2].split(", ")
+    assert 1 <= len(named) <= 4
+    assert any("conv" in name.lower() or "features" in name.lower() for name in named), named
+    assert mended.size_mb < artifact.size_mb
+
+
+def test_nothing_goes_back_where_the_drop_holds(baseline: Candidate, data: Data) -> None:
+    done = made("int8:max_drop=5", baseline, data).artifact
+    assert done.notes[-1].endswith("every layer in INT8")
+    assert done.files == made("int8", baseline, data).artifact.files
+
+
+@pytest.mark.parametrize("needed", range(1, 8))
+def test_the_fewest_layers_are_found(needed: int) -> None:
+    tried: list[int] = []
+
+    def holds(kept: int) -> bool:
+        tried.append(kept)
+        return kept >= needed
+
+    assert rescue._fewest(holds, 7) == needed  # pyright: ignore[reportPrivateUsage]
+    assert len(tried) == len(set(tried)) <= 6
+
+
+def test_a_drop_that_no_number_of_layers_keeps_is_refused() -> None:
+    with pytest.raises(ChainError, match="7 of 8 layers"):
+        rescue._fewest(lambda _: False, 7)  # pyright: ignore[reportPrivateUsage]

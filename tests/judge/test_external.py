@@ -1,0 +1,216 @@
+"""Stored answers are matched by item and judged as a run's are; what does not belong together is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stored_run import World
+
+from torchstone.core import tables
+from torchstone.core.errors import ConfigError, DataError
+from torchstone.core.run import Run
+from torchstone.core.values import Budget
+from torchstone.judge import accuracy, answers, external, ledger
+from torchstone.judge.external import EvidenceVerdict
+from torchstone.stages.judge_evidence import judge_evidence
+
+CLASSES = ("daisy", "lily", "rose")
+IMAGES = 2000
+
+
+def other(label: str) -> str:
+    return CLASSES[(CLASSES.index(label) + 1) % len(CLASSES)]
+
+
+def stored(
+    path: Path, *, wrong: Sequence[int] = (), images: int = IMAGES, seed: int = 0, groups: int | None = None
+) -> Path:
+    """Answers to ``images`` items, right but for ``wrong``, in an order of their own."""
+    labels = [CLASSES[number % 3] for number in range(images)]
+    predicted = [other(label) if number in set(wrong) else label for number, label in enumerate(labels)]
+    lines = [f"{number}.jpg,{labels[number]},{predicted[number]}" for number in range(images)]
+    head = "image,label,prediction"
+    if groups is not None:
+        lines = [f"{line},{number // groups}" for number, line in enumerate(lines)]
+        head += ",patient"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([head, *np.random.default_rng(seed).permutation(lines)]) + "\n")
+    return path
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Path:
+    return stored(tmp_path / "base.csv", wrong=range(100))
+
+
+def judged(baseline: Path, *candidates: Path, max_drop: float = 1.0, unordered: bool = False) -> EvidenceVerdict:
+    return judge_evidence(baseline, candidates, Budget(max_drop=max_drop), unordered=unordered)
+
+
+def test_the_numbers_are_those_of_the_paired_judge(baseline: Path, tmp_path: Path) -> None:
+    candidate = stored(tmp_path / "cand.csv", wrong=[*range(5, 100), *range(500, 509)], seed=1)
+    found = judged(baseline, candidate)
+    row = found.rows[1]
+    assert row.accuracy is not None
+    assert (row.accuracy.lost, row.accuracy.gained, row.accuracy.images) == (9, 5, IMAGES)
+    assert row.accuracy.top1 == pytest.approx(94.8)
+    assert row.accuracy.drop_upper == pytest.approx(100 * accuracy.upper_bound(9, 5, IMAGES, 0.975))
+    assert (found.outcome, found.look, found.level) == ("pass", 1, 0.975)
+    assert [one.item for one in row.lost] == sorted(f"{number}.jpg" for number in range(500, 509))
+    assert {(one.label, one.answer) for one in row.lost} <= {(label, other(label)) for label in CLASSES}
+    assert {one.column for one in row.slices} == {"class"}
+    assert sum(one.lost for one in row.slices) == 9
+
+
+def test_the_order_of_the_rows_does_not_matter(baseline: Path, tmp_path: Path) -> None:
+    paths = [stored(tmp_path / f"{seed}.csv", wrong=range(90, 110), seed=seed) for seed in (1, 2)]
+    one, two = (external.case([answers.read(baseline), answers.read(path)]) for path in paths)
+    assert one.answers[1].id == two.answers[1].id
+    assert (one.answers[1].predicted == two.answers[1].predicted).all()
+    assert one.fingerprint == two.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("lost", "outcome"), [(0, "pass"), (15, "undecided"), (150, "fail")]
+)  # fmt: skip
+def test_each_outcome(lost: int, outcome: str, baseline: Path, tmp_path: Path) -> None:
+    found = judged(baseline, stored(tmp_path / "cand.csv", wrong=range(100 + lost)))
+    assert (found.outcome, found.rows[1].outcome) == (outcome, outcome)
+    assert (found.rows[1].images_needed is not None) == (outcome == "undecided")
+    assert "nothing of speed" in found.sentence
+
+
+def test_the_first_that_does_not_pass_ends_the_look(baseline: Path, tmp_path: Path) -> None:
+    good, bad = (stored(tmp_path / f"{lost}.csv", wrong=range(100 + lost)) for lost in (1, 150))
+    assert [row.outcome for row in judged(baseline, good, bad, good).rows] == ["baseline", "pass", "fail", "not tested"]
+    found = judged(baseline, bad, good)
+    assert [row.outcome for row in found.rows] == ["baseline", "fail", "not tested"]
+    assert found.rows[2].accuracy is None
+    assert found.rows[2].lost == ()
+    assert found.outcome == "fail"
+
+
+def test_without_an_order_all_are_tested_at_levels_split_by_holm(baseline: Path, tmp_path: Path) -> None:
+    good, bad = (stored(tmp_path / f"{lost}.csv", wrong=range(100 + lost)) for lost in (1, 150))
+    found = judged(baseline, bad, good, unordered=True)
+    assert [row.outcome for row in found.rows] == ["baseline", "fail", "pass"]
+    assert [row.level for row in found.rows[1:]] == pytest.approx([0.975, 0.9875])  # what the good one left over
+    assert found.rows[2].accuracy is not None
+    assert found.rows[2].accuracy.drop_upper == pytest.approx(100 * accuracy.upper_bound(1, 0, IMAGES, 0.9875))
+    again = judged(baseline, good, bad, unordered=True)
+    assert again.look == found.look, "the order makes no other question"
+
+
+def test_looks_are_counted_beside_the_baseline(baseline: Path, tmp_path: Path) -> None:
+    paths = [stored(tmp_path / f"{lost}.csv", wrong=range(100 + lost)) for lost in range(3)]
+    assert [judged(baseline, path).look for path in paths] == [1, 2, 3]
+    assert [judged(baseline, path).look for path in paths] == [1, 2, 3], "a question that was put keeps its number"
+    assert judged(baseline, paths[0], max_drop=2.0).look == 4
+    same_answers = stored(tmp_path / "renamed.csv", wrong=range(101), seed=9)
+    assert judged(baseline, same_answers).look == 2
+    (book,) = (tmp_path / "ledger").glob("*.json")
+    assert book.stem == judged(baseline, paths[0]).test_fingerprint
+    elsewhere = judge_evidence(baseline, [paths[2]], Budget(), ledger_dir=tmp_path / "other")
+    assert elsewhere.look == 1
+    fewer = [stored(tmp_path / f"fewer{k}.csv", wrong=range(9), images=1000) for k in range(2)]
+    assert judged(*fewer).look == 1, "another test set"
+
+
+def test_items_of_one_group_count_for_less(tmp_path: Path) -> None:
+    base, candidate = tmp_path / "base.csv", tmp_path / "cand.csv"
+    lost = range(0, 20)  # two whole patients
+    plain = judged(stored(base, groups=None), stored(candidate, wrong=lost)).rows[1].accuracy
+    grouped = judged(stored(base, groups=10), stored(candidate, wrong=lost)).rows[1].accuracy
+    alone = judged(stored(base, groups=1), stored(candidate, wrong=lost)).rows[1].accuracy
+    assert plain and grouped and alone
+    assert (plain.groups, grouped.groups, alone.groups) == (None, 200, None)
+    assert grouped.drop == plain.drop == alone.drop
+    assert grouped.drop_upper > 1.2 * plain.drop_upper
+    assert alone.drop_upper == plain.drop_upper
+
+
+def test_predictions_and_scores_of_other_tools_meet(tmp_path: Path) -> None:
+    """One file has scores of named classes in an order of its own, the other predictions and no labels."""
+    rows = ["id,y_true,prob_rose,prob_lily", "1,rose,0.9,0.1", "2,lily,0.2,0.8", "3,lily,0.6,0.4"]
+    base, candidate = tmp_path / "base.csv", tmp_path / "cand.tsv"
+    base.write_text("\n".join(rows))
+    candidate.write_text("filename\tpred\n3\tlily\n2\tlily\n1\tlily\n")
+    row = judged(base, candidate).rows[1]
+    assert row.accuracy is not None
+    assert (row.accuracy.lost, row.accuracy.gained) == (1, 1)
+    assert [one.item for one in row.lost] == ["1"]
+
+
+def changed(path: Path, old: str, new: str) -> Path:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+def test_what_does_not_belong_together_is_refused(baseline: Path, tmp_path: Path) -> None:
+    def candidate(images: int = IMAGES) -> Path:
+        return stored(tmp_path / "cand.csv", images=images)
+
+    with pytest.raises(DataError, match=r"lacks 2 items of the baseline \(199[89]\.jpg, 199[89]\.jpg\)"):
+        judged(baseline, candidate(IMAGES - 2))
+    with pytest.raises(DataError, match=r"has 2 items that the baseline lacks \(.*2000\.jpg"):
+        judged(baseline, candidate(IMAGES + 2))
+    with pytest.raises(DataError, match=r"labels 1 item otherwise .* '7\.jpg' is 'rose', there 'lily'"):
+        judged(baseline, changed(candidate(), "\n7.jpg,lily", "\n7.jpg,rose"))
+    path = candidate()
+    path.write_text(path.read_text().replace(".jpg", ".png"))
+    with pytest.raises(DataError, match="no item in common") as caught:
+        judged(baseline, path)
+    assert caught.value.hint
+    path = candidate()
+    path.write_text("\n".join(["image,prediction", *(f"{number}.jpg,{number % 3}" for number in range(IMAGES))]))
+    with pytest.raises(DataError, match=r"no prediction of .* is among the labels: it answers '0', '1', '2'"):
+        judged(baseline, path)
+    with pytest.raises(DataError, match="has no column of labels"):
+        judged(path, baseline)
+    assert not (tmp_path / "ledger").exists(), "what cannot be judged is no look"
+
+
+def test_classes_that_seem_to_be_counted_in_two_ways_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"{number},{1 + number % 3},{number % 3}" for number in range(99)]
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("\n".join(["item,label,pred", *lines]))
+    judged(tmp_path / "a.csv", tmp_path / "b.csv")
+    assert "counted alike?" in capsys.readouterr().err
+
+
+def test_a_look_at_a_runs_own_answers_is_counted_with_the_runs_looks(ladder: World) -> None:
+    run: Run = ladder.run
+    first, second = ladder.candidates[:2]
+    for one in (first, second):
+        ladder.predict(one, "test")
+    paths = [run.predictions(one, "test") for one in (first, second)]
+    book = run.ledger, ladder.split.test_fingerprint
+    before = ledger.looks(*book)
+    found = judge_evidence(paths[0].parent, [paths[1].parent], Budget(max_drop=3.0))
+    assert found.look == before + 1
+    assert ledger.looks(*book) == before + 1
+    table, _ = tables.read(paths[0])
+    assert found.test_images == len(table)
+
+
+def test_what_needs_a_model_is_refused() -> None:
+    from torchstone.cli import _evidence
+
+    for budget, named in (
+        (Budget(min_speedup=2), "--min-speedup"),
+        (Budget(max_latency_ms=2), "--max-latency-ms"),
+        (Budget(max_size_mb=2), "--max-size-mb"),
+        (Budget(metric="auroc"), "--metric auroc"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            _evidence.refuse_what_needs_a_model(budget, ())
+    with pytest.raises(ConfigError, match="--slice"):
+        _evidence.refuse_what_needs_a_model(Budget(), ["group"])
+    _evidence.refuse_what_needs_a_model(Budget(), ())

@@ -1,0 +1,36 @@
+"""What a person reads beneath the table of a verdict."""
+
+import json
+
+import pytest
+from stored_run import World
+from test_verdict import look_at
+
+from torchstone.cli import _answers
+from torchstone.core.values import Budget
+
+
+def test_metrics_the_99_percent_rule_levels_and_slices_stand_beneath_the_table(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    world.add("torch", ms=4.0, runtime="torch")
+    for name, lost in (("near", 3), ("sure", 0)):
+        world.add(name, ms=1.0, lost=(0, lost))
+    budget = Budget(max_drop=3, metric="macro_f1")
+    verdict = look_at(world, ["near", "sure"], budget, ("format", "item"), procedure="holm")
+    code = _answers.verdict(verdict, world.run, json=False)
+    printed = capsys.readouterr().out
+    assert code == 0
+    assert "margin 3 points of macro F1, levels split by Holm, look 1 at 97.5 %" in printed
+    assert "points worse (at most)" in printed
+    row = next(line for line in printed.splitlines() if line.startswith("near") and "98.75 %" in line)
+    metric = next(one for one in verdict.rows[1].metrics if one.name == "ece")
+    assert f"{metric.difference:.2f} ({metric.upper:.2f})" in row
+    assert "sure: jpeg 0.0 (" in printed
+    assert "near: no value of 'item' has as many" in printed
+
+    _answers.verdict(verdict, world.run, json=True)
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["rows"][1]["metrics"][1]["name"] == "macro_f1"
+    assert answer["procedure"] == "holm"

@@ -1,0 +1,116 @@
+"""The ladder: what is built, what is left out and why, and that it goes on as it began."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from torchstone.config import Settings
+from torchstone.config import settings as settings_of
+from torchstone.core import files
+from torchstone.core.errors import ConfigError
+from torchstone.core.values import Candidate
+from torchstone.stages import ladder
+from torchstone.stages.read import Data
+
+
+def climbed(settings: Settings, data: Data, baseline: Candidate) -> tuple[list[str], dict[str, str | None]]:
+    """Chains of the candidates, and why each rung has none."""
+    built = ladder.climb(settings, data, baseline)
+    rows = files.read_json(data.run.ladder)["rungs"]
+    return [one.artifact.chain for one in built], {chain: row["why_not"] for chain, row in rows.items()}
+
+
+def test_it_goes_from_what_costs_nothing_to_what_trains(settings: Settings) -> None:
+    kinds = [rung.kind for rung in ladder.rungs(settings, 32)]
+    order = ("free", "calibrated", "rescue", "trained")
+    assert kinds == sorted(kinds, key=order.index)
+    assert set(kinds) == set(order)
+
+
+def test_more_is_tried_where_time_or_a_wish_says_so(settings: Settings) -> None:
+    def trained(**changes: object) -> list[str]:
+        return [rung.chain for rung in ladder.rungs(settings.model_copy(update=changes), 224) if rung.kind == "trained"]
+
+    assert trained() == ["prune=0.3+finetune=2+int8@openvino"]
+    longer = trained(time_limit="20m")
+    assert longer[1:] == ["resolution=160:epochs=2+int8@openvino", "prune=0.5+finetune=2+int8@openvino"]
+    assert trained(max_latency_ms=3.0) == longer
+
+
+def test_what_was_decided_stays_decided(
+    settings: Settings, data: Data, baseline: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wished = settings.model_copy(update={"min_speedup": 1.01, "max_drop": 5.0})
+    chains, why_not = climbed(wished, data, baseline)
+    assert chains[:2] == ["onnx", "openvino"]
+    assert {"int8@onnxruntime", "int8@openvino"} <= set(chains)
+    assert "loses no more than allowed" in (why_not["int8:max_drop=2.5@openvino"] or "")
+    assert "meets the budget on val already" in (why_not["prune=0.3+finetune=2+int8@openvino"] or "")
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("nothing is measured again")
+
+    monkeypatch.setattr(ladder, "measure", never)
+    monkeypatch.setattr(ladder.predict, "predict", never)
+    assert climbed(wished, data, baseline) == (chains, why_not)
+
+
+class Timed:
+    """A candidate as val and screening see it (``select.Screened``)."""
+
+    def __init__(self, name: str, ratio: float, *, free: bool = False) -> None:
+        self.candidate = SimpleNamespace(name=name, free=free, artifact=SimpleNamespace(size_mb=1.0, chain=name))
+        self.speed = SimpleNamespace(ratio=ratio, upper=1.1 * ratio)
+        self.latency = SimpleNamespace(median_ms=1.0, lower_ms=0.9)
+        self.accuracy = SimpleNamespace(difference=0.0, lower=0.0)
+
+
+@pytest.mark.parametrize(("ratio", "tried"), [(3.0, False), (4.0, True)])
+def test_a_shape_that_is_not_faster_is_not_trained(
+    ratio: float, tried: bool, settings: Settings, data: Data, baseline: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its upper bound is 1.1 times what was measured, and has to reach 1.05 times the fastest so far, 4."""
+    climb = ladder._Climb(settings, data, baseline, spent=0.0)
+    monkeypatch.setattr(climb, "build", lambda _: [baseline])
+    monkeypatch.setattr(climb, "_screen", lambda _: None)
+    monkeypatch.setattr(
+        climb, "_screened", lambda made=None: [Timed("sketch", ratio)] if made else [Timed("int8", 4.0)]
+    )
+    why_not = climb.skip(ladder.Rung(chain="never", kind="trained", sketch="its shape", epochs=1))
+    assert (why_not is None) is tried
+    assert tried or "without any training" in (why_not or "")
+
+
+@pytest.mark.parametrize(("left", "said"), [(10.0, "it would take about"), (10_000.0, None)])
+def test_what_would_take_too_long_is_not_begun(
+    left: float, said: str | None, settings: Settings, data: Data, baseline: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = settings.model_copy(update={"time_limit": str(left)})
+    climb = ladder._Climb(limited, data, baseline, spent=0.0)
+    monkeypatch.setattr(climb, "_foreseen", lambda epochs: 60.0 * epochs)
+    monkeypatch.setattr(climb, "_screened", list)
+    why_not = climb.skip(ladder.Rung(chain="never", kind="trained", epochs=2))
+    assert (why_not is None) is (said is None)
+    assert (said or "") in (why_not or "")
+
+
+def test_no_time_no_ladder(settings: Settings, data: Data, baseline: Candidate) -> None:
+    chains, why_not = climbed(settings.model_copy(update={"time_limit": "0s", "max_drop": 2.0}), data, baseline)
+    assert chains == []
+    assert set(why_not.values()) == {"the time is up"}
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("20m", 1200), ("1.5h", 5400)])
+def test_times(text: str, seconds: float) -> None:
+    assert settings_of({"data": "digits", "time_limit": text}).seconds == seconds
+
+
+def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="for = 'soon' is refused"):
+        settings_of({"data": "digits", "time_limit": "soon"})
+    config = tmp_path / "run.toml"
+    config.write_text('data = "digits"\nfor = "20m"\n')
+    assert settings_of({}, config).seconds == 1200
