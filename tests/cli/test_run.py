@@ -35,6 +35,25 @@ def test_it_ends_with_a_verdict_a_report_and_a_bundle(finished: Finished) -> Non
     assert (place / "report.html").stat().st_size > 50_000
 
 
+def test_what_met_the_test_set_is_shown_in_use(finished: Finished) -> None:
+    place, _ = finished
+    rows = Verdict.load(Run(place).verdict).rows
+    met = [row for row in rows if row.accuracy and row.accuracy.part == "test"]
+    assert len(met) > 1
+    for row in met:
+        assert row.portrait is not None
+        alone, request, made = (row.portrait.of(kind, 1) for kind in ("model", "request", "prepare"))
+        assert alone is not None
+        assert request is not None
+        assert made is not None
+        assert alone.calls >= 368
+        assert alone.median_ms <= alone.p99_ms <= (alone.p99_upper_ms or 0)
+        assert made.median_ms < request.median_ms
+        assert 0 < row.portrait.gzip_mb < 1.2 * row.size_mb
+    assert len({row.portrait.peak_mb for row in met if row.portrait}) > 1, "each of its own process"
+    assert "In use" in (place / "report.html").read_text()
+
+
 def test_the_bundle_proves_itself_where_it_is_opened(finished: Finished) -> None:
     place, _ = finished
     served = bundle.load(place / "bundle")
@@ -122,17 +141,19 @@ def test_compress_judge_and_evaluate_by_themselves(copy: Path) -> None:
     metrics = json.loads(torchstone("evaluate", built[0]["directory"], "--json").stdout)
     assert metrics["part"] == "val"
     assert metrics["top1"] > 0.5
-    judged = torchstone("judge", copy, built[0]["directory"], "--max-drop", "20", "--json")
+    judged = torchstone("judge", copy, built[0]["directory"], "--max-drop", "20", "--skip-portraits", "--json")
     verdict = json.loads(judged.stdout)
     assert verdict["look"] == 1  # the ledger lies beside the run, and only the run was copied
     assert verdict["rows"][1]["accuracy"]["part"] == "test"
     assert verify(copy)["exit_code"] == 0
-    other = json.loads(torchstone("judge", copy, "int8@onnxruntime", "--max-drop", "20", "--json").stdout)
+    again = ("judge", copy, "int8@onnxruntime", "--max-drop", "20", "--skip-portraits", "--json")
+    other = json.loads(torchstone(*again).stdout)
+    assert {row["portrait"] for row in other["rows"]} == {None}
     assert (other["look"], other["level"]) == (2, 0.9875)
 
 
 def test_a_model_judged_against_itself_is_the_same_and_not_faster(copy: Path) -> None:
-    done = torchstone("judge", copy, copy, "--max-drop", "3", "--min-speedup", "1.05", "--json")
+    done = torchstone("judge", copy, copy, "--max-drop", "3", "--min-speedup", "1.05", "--skip-portraits", "--json")
     found = json.loads(done.stdout)
     assert done.returncode in (1, 3)
     assert (found["rows"][1]["accuracy"]["lost"], found["rows"][1]["accuracy"]["gained"]) == (0, 0)
