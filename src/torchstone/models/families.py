@@ -52,7 +52,7 @@ FAMILIES = (
         name="small ResNet",
         members=("resnet20", "resnet9"),
         source="He et al. 2016; Page 2018",
-        known_for="32-pixel images; resnet9 gets to a good accuracy soonest",
+        known_for="32-pixel images; resnet9 is soon good",
     ),
     Family(name="AlexNet", members=("alexnet",), source="Krizhevsky et al. 2012", known_for="history"),
     Family(

@@ -1,5 +1,5 @@
-"""ResNet-9 for 32×32 images at half its usual width: the quickest of the small networks to a good accuracy on
-CIFAR-10 (the layout comes from David Page's "How to train your ResNet", 2018)."""
+"""ResNet-9 for 32×32 images at half its usual width: one of the small networks that are soon good on CIFAR-10 (the
+layout comes from David Page's "How to train your ResNet", 2018)."""
 
 from __future__ import annotations
 
