@@ -73,10 +73,10 @@ def test_each_statistic_of_drawn_images_is_the_metric_of_those_images() -> None:
     drawn = random.integers(0, 600, 600)
     weights = np.bincount(drawn, minlength=600).astype(float)[None]
     none = np.zeros(0, int)
-    nothing = bootstrap.Extra(none, none, none, none.astype(bool), 1.0)
+    nothing = bootstrap.Extra(none, none, none, none, none.astype(bool), 1.0)
 
     def worse(kind: Any) -> float:
-        return float(kind(labels, tuple(answers), tuple(likely)).worse(weights, nothing)[0])
+        return float(kind(labels, tuple(answers), tuple(likely)).worse(weights, nothing)[0, 0])
 
     f1 = [metrics.macro_f1(metrics.confusion(labels[drawn], one[drawn], 4)) for one in answers]
     assert worse(bootstrap.MacroF1) == pytest.approx(f1[0] - f1[1], abs=1e-12)
@@ -93,11 +93,11 @@ def test_unseen_images_count_in_the_class_that_they_are_mistaken_for() -> None:
     labels = np.array([0, 0, 0, 1, 1, 1])
     statistic = bootstrap.MacroF1(labels, (labels, labels), (np.eye(2)[labels], np.eye(2)[labels]))
     one = np.zeros(1, int)
-    lost = bootstrap.Extra(one, one, one + 1, np.array([True]), 1.0)
+    lost = bootstrap.Extra(one, one, one, one + 1, np.array([True]), 1.0)
     f1 = metrics.macro_f1([[3, 1], [0, 3]])
-    assert statistic.worse(np.ones((1, 6)), lost)[0] == pytest.approx(1 - f1)
-    gained = bootstrap.Extra(one, one, one + 1, np.array([False]), 1.0)
-    assert statistic.worse(np.ones((1, 6)), gained)[0] == pytest.approx(f1 - 1)
+    assert statistic.worse(np.ones((1, 6)), lost)[0, 0] == pytest.approx(1 - f1)
+    gained = bootstrap.Extra(one, one, one, one + 1, np.array([False]), 1.0)
+    assert statistic.worse(np.ones((1, 6)), gained)[0, 0] == pytest.approx(f1 - 1)
 
 
 def test_where_nothing_differs_the_loss_is_still_not_bounded_by_nothing() -> None:
@@ -169,3 +169,32 @@ def test_the_upper_bounds_cover_the_truth(name: Metric, most: float) -> None:
         assert found.upper is not None
         missed += found.upper < truth
     assert missed / 120 <= most
+
+
+@pytest.mark.parametrize("calibrated", ["candidate", "baseline"])
+def test_chance_in_the_error_of_a_calibrated_model_is_no_finding(calibrated: str) -> None:
+    """Its calibration error is found too large, so that percentiles miss the difference on one side."""
+
+    def pair(n: int, seed: int) -> tuple[Answers, Answers]:
+        loose, sharp = models(n, seed, noise=0.05, scale=1.95)
+        return (loose, sharp) if calibrated == "candidate" else (sharp, loose)
+
+    truth = measured(pair(60_000, 99), resamples=None)["ece"].difference / 100
+    missed, by_percentiles = np.zeros(2), np.zeros(2)
+    for seed in range(80):
+        found = bootstrap.compare(*pair(120, seed), only="ece", resamples=300)
+        assert found.draws is not None
+        draws = found.draws["ece"]
+        lower, upper = found.statistics["ece"].bounds(draws, 0.95, found.units)
+        missed += (lower > truth, upper < truth)
+        lower, upper = bootstrap.percentiles(draws[:, 0], 0.95, found.units)
+        by_percentiles += (lower > truth, upper < truth)
+    assert missed.max() <= 4
+    assert by_percentiles.max() > 8
+
+
+def test_of_models_that_answer_alike_the_bounds_are_near() -> None:
+    found = measured(models(4000, 1, noise=0.01), resamples=300)["ece"]
+    assert found.lower is not None
+    assert found.upper is not None
+    assert -0.6 < found.lower < found.difference < found.upper < 0.6

@@ -12,9 +12,11 @@ from test_verdict import judged
 from torchstone.core import files, tables
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Budget
-from torchstone.judge import select
+from torchstone.judge import bootstrap, select, verdict
+from torchstone.judge.differences import Mismatch
+from torchstone.judge.stream import Stream
 from torchstone.judge.verdict import judge
-from torchstone.judge.verify import Mismatch, verify
+from torchstone.judge.verify import verify
 
 INT8 = 5
 """Place of int8@openvino, the winner, among the candidates."""
@@ -53,6 +55,17 @@ def change_predictions(world: World, number: int, part: str, change: Callable[[n
     change(scores, labels)
     tables.write(path, tables.frame({"item": table["item"], "label": labels, "scores": scores}), header)
     return path.relative_to(world.run.root).as_posix()
+
+
+def change_verdict(world: World, row: str | None, path: tuple, value: object) -> None:
+    """Set one field of a row of the stored verdict, or of the verdict itself."""
+    content = json.loads(world.run.verdict.read_text())
+    place = content if row is None else next(one for one in content["rows"] if one["name"] == row)
+    for key in path[:-1]:
+        place = place[key]
+    assert place[path[-1]] != value
+    place[path[-1]] = value
+    files.write_json(world.run.verdict, content)
 
 
 def test_a_fresh_run_verifies(done: World) -> None:
@@ -159,13 +172,7 @@ def test_changed_times_change_the_ratio_by_name(done: World) -> None:
     ],
 )
 def test_a_number_changed_in_the_verdict_is_found(done: World, row: str | None, path: tuple, value: object) -> None:
-    content = json.loads(done.run.verdict.read_text())
-    place = content if row is None else next(one for one in content["rows"] if one["name"] == row)
-    for key in path[:-1]:
-        place = place[key]
-    assert place[path[-1]] != value
-    place[path[-1]] = value
-    files.write_json(done.run.verdict, content)
+    change_verdict(done, row, path, value)
     fields = {field for name, field in found(done) if name == (row or "verdict")}
     assert any(field.startswith(str(path[0])) for field in fields)
 
@@ -237,3 +244,44 @@ def test_a_directory_without_a_verdict_is_a_users_mistake(world: World) -> None:
     with pytest.raises(ArtifactError, match="no verdict") as caught:
         verify(world.run)
     assert caught.value.hint
+
+
+def test_what_another_numpy_cannot_draw_again_is_said_and_the_rest_is_recomputed(
+    done: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = bootstrap.draws()
+    monkeypatch.setattr(bootstrap, "draws", lambda: now.model_copy(update={"numpy": "9.0", "stream": "another"}))
+    monkeypatch.setattr(Stream, "below", lambda _, bound, shape: np.full(shape, bound - 1))
+    monkeypatch.setattr(verdict, "_DRAWN", {})
+    mismatches = verify(done.run)
+    assert mismatches
+    assert all(one.cannot and f"numpy {now.numpy}" in one.cannot and "numpy 9.0" in one.cannot for one in mismatches)
+    assert {one.field for one in mismatches} == {"the bounds of macro_f1, auroc, ece"}
+    change_verdict(done, "int8@openvino", ("metrics", 1, "value"), 12.0)
+    change_verdict(done, "int8@openvino", ("accuracy", "drop_upper"), 0.01)
+    differ = {one.field for one in verify(done.run) if one.cannot is None}
+    assert differ == {"metrics[macro_f1].value", "accuracy.drop_upper"}
+
+
+def test_bounds_that_decide_are_taken_as_they_are_where_they_cannot_be_drawn(
+    ladder: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = [ladder.candidates[number].id for number in (6, 1)]
+    for number in (0, 6, 1):
+        ladder.predict(ladder.candidates[number], "test")
+    shortlist = select.named(ladder.candidates, order, "holm")
+    judge(ladder.run, ladder.candidates, shortlist, Budget(max_drop=1.0, metric="ece"), 2).save(ladder.run.verdict)
+    monkeypatch.setattr(bootstrap, "draws", lambda: bootstrap.stream.described(7))
+    assert {(one.row, one.cannot is None) for one in verify(ladder.run)} == {
+        ("bundle", True), ("onnx@onnxruntime", False), ("prune=0.7+int8@openvino", False),
+    }  # fmt: skip
+    change_verdict(ladder, "onnx@onnxruntime", ("metrics", 3, "upper"), 50.0)
+    assert "decisions[drop].reason" in {one.field for one in verify(ladder.run)}, "what rests on the bounds is checked"
+
+
+def test_another_version_of_numpy_with_the_same_stream_recomputes_everything(
+    done: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = bootstrap.draws()
+    monkeypatch.setattr(bootstrap, "draws", lambda: now.model_copy(update={"numpy": "9.0"}))
+    assert verify(done.run) == []

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from torchstone.cli import _judged
 from torchstone.core import files
 from torchstone.core.run import Run
-from torchstone.core.values import SEVERITIES, Artifact, Candidate, Finding
+from torchstone.core.values import METRICS, SEVERITIES, Artifact, Candidate, Finding
 from torchstone.core.verdict import CandidateVerdict, MetricResult, SpeedResult, Verdict
 
 if TYPE_CHECKING:
     from torchstone.compress.chain import Plan
-    from torchstone.judge.verify import Mismatch
+    from torchstone.judge.differences import Mismatch
     from torchstone.stages.audit import Audit
     from torchstone.stages.search import Found
     from torchstone.train.range_test import Curve
@@ -349,9 +349,10 @@ def evaluation(found: dict[str, Any], json: bool) -> int:
         return 0
     out = stdout()
     out.print(f"{found['model']} in {found['runtime']}, {found['images']:,} images ({found['part']})", highlight=False)
-    for name in ("top1", "top5", "macro_f1", "weighted_f1", "balanced_accuracy"):
+    titles = {"weighted_f1": "weighted F1", "balanced_accuracy": "balanced accuracy", "top5": "top-5", **METRICS}
+    for name in ("top1", "top5", "macro_f1", "weighted_f1", "balanced_accuracy", "auroc", "ece"):
         if name in found:
-            out.print(f"  {name.replace('_', ' '):18} {100 * found[name]:6.2f} %", highlight=False)
+            out.print(f"  {titles[name]:18} {100 * found[name]:6.2f} %", highlight=False)
     out.print(f"  {'size':18} {found['size_mb']:6.2f} MB", highlight=False)
     out.print(f"  {'latency, batch 1':18} {found['latency_ms']:6.2f} ms", highlight=False)
     out.print(f"  {'latency, batch 32':18} {found['latency_32_ms']:6.2f} ms", highlight=False)
@@ -361,15 +362,19 @@ def evaluation(found: dict[str, Any], json: bool) -> int:
 
 
 def mismatches(found: Sequence[Mismatch], json: bool) -> int:
-    """0 when every number was recomputed; else 1 and the first that differ."""
-    code = 1 if found else 0
+    """0 when every number was recomputed; 1 when some differ; 3 when none does, but some cannot be recomputed here."""
+    differ = sum(one.cannot is None for one in found)
+    code = 1 if differ else 3 if found else 0
     if json:
         print_json({"mismatches": [vars(one) for one in found], "exit_code": code})
         return code
     out = stdout()
     for one in found:
-        out.print(f"✗ {one}", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"{len(found)} differ" if found else "every number of the verdict was recomputed from its evidence")
+        out.print(f"{'✗' if one.cannot is None else '?'} {one}", markup=False, highlight=False, soft_wrap=True)
+    counts = [f"{differ} differ"] * bool(differ) + [f"{len(found) - differ} cannot be recomputed here"] * (
+        len(found) > differ
+    )
+    out.print(", ".join(counts) or "every number of the verdict was recomputed from its evidence")
     return code
 
 

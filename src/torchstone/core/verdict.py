@@ -155,6 +155,15 @@ class CandidateVerdict(Value):
     images_needed: int | None = Field(default=None, description="more test images that would probably decide it")
 
 
+class Draws(Value):
+    """How the paired bootstrap drew: what tells a number that differs from one that cannot be drawn again."""
+
+    bit_generator: str = Field(description="of numpy")
+    numpy: str = Field(description="its version")
+    resamples: int
+    stream: str = Field(description="digest of what a fixed seed gives: the same, the same numbers")
+
+
 class ControlResult(Value):
     """The A/A control of the timing session: the baseline against itself."""
 
@@ -185,6 +194,7 @@ class Verdict(Value):
         default=(), description="columns of the catalog that were asked for, beside 'class'"
     )
     control: ControlResult | None
+    draws: Draws | None = Field(default=None, description="None: no bound was drawn")
     rows: tuple[CandidateVerdict, ...] = Field(description="the baseline first, then as measured")
     shortlist: tuple[str, ...] = Field(description="candidate ids in the order in which they met the test set")
     selection: Literal["val", "named"] = Field(

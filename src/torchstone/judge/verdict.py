@@ -12,9 +12,10 @@ time:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,19 +28,16 @@ from torchstone.core.verdict import (
     CandidateVerdict,
     ControlResult,
     Decision,
-    LatencyResult,
     MetricResult,
     Portrait,
     SliceResult,
-    SpeedResult,
     Verdict,
 )
 from torchstone.evaluate.predict import Predictions
-from torchstone.judge import accuracy, bootstrap, decide, family, ledger, portrait, select, slices, speed, winner
+from torchstone.judge import accuracy, bootstrap, decide, family, ledger, portrait, select, slices, speed, times, winner
 from torchstone.judge.evidence import Evidence
 from torchstone.judge.select import Shortlist
 
-TimeT = TypeVar("TimeT", SpeedResult | None, LatencyResult | None)
 NOT_PREDICTED = "it has not met the test set yet"
 DRAWN_AT_MOST = 64
 _DRAWN: dict[tuple[str, ...], bootstrap.Metrics] = {}
@@ -67,6 +65,8 @@ class _Case:
     control: ControlResult | None
     control_sessions: frozenset[str]
     columns: tuple[str, ...]
+    drawn: Mapping[str, CandidateVerdict] | None
+    """Rows by candidate id whose drawn bounds are taken as they are; None: they are drawn."""
     shared: dict[Part, _Shared] = field(default_factory=dict)
 
     @property
@@ -81,14 +81,18 @@ def judge(
     budget: Budget,
     look: int,
     columns: Sequence[str] = (),
+    *,
+    drawn: Sequence[CandidateVerdict] | None = None,
 ) -> Verdict:
     """The verdict on ``candidates``, the baseline first, at this ``look`` at the test set.
 
     ``shortlist`` comes from ``select.shortlist`` or ``select.named``, ``look`` from ``ledger.look``; ``columns`` are
     those of the catalog to slice by, beside the class. Candidates whose test predictions do not exist yet stay 'not
-    tested'. Raises an ArtifactError when evidence is missing, damaged, or not of these candidates and this split.
+    tested'. ``drawn`` are rows whose bootstrap bounds are taken as they are, where they cannot be drawn again. Raises
+    an ArtifactError when evidence is missing, damaged, or not of these candidates and this split.
     """
-    case = _case(run, candidates, shortlist, budget, ledger.level(budget.confidence, look), tuple(columns))
+    level = ledger.level(budget.confidence, look)
+    case = _case(run, candidates, shortlist, budget, level, tuple(columns), drawn)
     rows = [_baseline_row(case), *_candidate_rows(case)]
     chosen = winner.choose(rows, case.control, budget)
     partial = Verdict(
@@ -100,6 +104,7 @@ def judge(
         procedure=shortlist.procedure,
         slices=case.columns,
         control=case.control,
+        draws=bootstrap.draws() if any(map(_is_drawn, rows)) else None,
         rows=tuple(rows),
         shortlist=shortlist.order,
         selection=shortlist.selection,
@@ -133,6 +138,7 @@ def _case(
     budget: Budget,
     level: float,
     columns: tuple[str, ...],
+    drawn: Sequence[CandidateVerdict] | None,
 ) -> _Case:
     unknown = {*shortlist.order, shortlist.free_rival or candidates[0].id} - {one.id for one in candidates}
     if unknown:
@@ -156,6 +162,7 @@ def _case(
         control=None if measured is None else speed.control(measured),
         control_sessions=frozenset() if measured is None else measured.sessions,
         columns=columns,
+        drawn=None if drawn is None else {row.candidate_id: row for row in drawn},
     )
 
 
@@ -167,9 +174,9 @@ def _baseline_row(case: _Case) -> CandidateVerdict:
     result = _accuracy(case, case.baseline, part, case.level)
     if result is not None:  # it is the same model: there is nothing to bound
         result = result.model_copy(update={"drop_upper": 0.0, "drop_lower": 0.0, "keeps_99": "proven"})
-    latency = _latency(table, "judged", case.level)
+    latency = times.latency(table, "judged", case.level)
     if case.control is None or case.control.outcome != "clean":
-        latency = _without_bounds(latency)
+        latency = times.without_bounds(latency)
     return _row(
         case.baseline,
         shortlisted=False,
@@ -177,7 +184,8 @@ def _baseline_row(case: _Case) -> CandidateVerdict:
         accuracy=result,
         metrics=_metrics(case, case.baseline, part, case.level, None),
         portrait=_portrait(case, case.baseline, case.level),
-        latency=latency or _screened_baseline(case),
+        latency=latency
+        or times.unclaimed_baseline([case.evidence.timings(one) for one in case.candidates[1:]], case.baseline),
         throughput=None if table is None else speed.throughput(table),
         outcome="baseline",
         reason="what the candidates are compared with",
@@ -221,7 +229,7 @@ def _judged_row(case: _Case, candidate: Candidate, level: float) -> CandidateVer
     metrics = _metrics(case, candidate, "test", level, result)
     measured = next((one for one in metrics if one.name == budget.metric), None)
     clock = _clock(case, table)
-    faster, latency = _speed(table, "judged", case.baseline, level), _latency(table, "judged", level)
+    faster, latency = times.against(table, "judged", case.baseline, level), times.latency(table, "judged", level)
     decisions: list[Decision] = [decide.drop(result, budget, level, measured)]
     if budget.min_speedup is not None:
         decisions.append(decide.speedup(faster, budget.min_speedup, clock))
@@ -235,9 +243,10 @@ def _judged_row(case: _Case, candidate: Candidate, level: float) -> CandidateVer
         "same_runtime": select.same_runtime_rival(case.candidates, candidate),
         "free_rival": _free_rival(case, candidate),
     }
-    times: dict[str, Any] = {name: _speed(table, "judged", rival, level) for name, rival in rivals.items()}
+    speeds: dict[str, Any] = {name: times.against(table, "judged", rival, level) for name, rival in rivals.items()}
     if clock is None or clock.outcome != "clean":
-        times, latency = {name: _without_bounds(found) for name, found in times.items()}, _without_bounds(latency)
+        speeds = {name: times.without_bounds(found) for name, found in speeds.items()}
+        latency = times.without_bounds(latency)
     return _row(
         candidate,
         shortlisted=True,
@@ -246,8 +255,8 @@ def _judged_row(case: _Case, candidate: Candidate, level: float) -> CandidateVer
         metrics=metrics,
         slices=_slices(case, candidate, level),
         portrait=_portrait(case, candidate, level),
-        **{name: found or _unclaimed_speed(table, rivals[name]) for name, found in times.items()},
-        latency=latency or _unclaimed_latency(table),
+        **{name: found or times.unclaimed_speed(table, rivals[name]) for name, found in speeds.items()},
+        latency=latency or times.unclaimed_latency(table),
         throughput=None if table is None else speed.throughput(table),
         decisions=tuple(decisions),
         outcome=outcome,
@@ -267,10 +276,10 @@ def _untested_row(case: _Case, candidate: Candidate, reason: str, *, shortlisted
         level=case.level,
         accuracy=_accuracy(case, candidate, "val", case.level),
         metrics=_metrics(case, candidate, "val", case.level, None),
-        speed=_unclaimed_speed(table, case.baseline),
-        same_runtime=_unclaimed_speed(table, select.same_runtime_rival(case.candidates, candidate)),
-        free_rival=_unclaimed_speed(table, _free_rival(case, candidate)),
-        latency=_unclaimed_latency(table),
+        speed=times.unclaimed_speed(table, case.baseline),
+        same_runtime=times.unclaimed_speed(table, select.same_runtime_rival(case.candidates, candidate)),
+        free_rival=times.unclaimed_speed(table, _free_rival(case, candidate)),
+        latency=times.unclaimed_latency(table),
         throughput=None if table is None else speed.throughput(table),
         outcome="not tested",
         reason=reason,
@@ -330,14 +339,31 @@ def _metrics(
     plain = result or _accuracy(case, candidate, part, level)
     if pair is None or plain is None:
         return ()
-    resamples = None if result is None else bootstrap.RESAMPLES
+    resamples = None if result is None or case.drawn is not None else bootstrap.RESAMPLES
     files = [case.evidence.run.predictions(one, part) for one in (case.baseline, candidate)]
     key = (*(case.evidence.digest(path) for path in (*files, case.evidence.run.catalog_table)), str(resamples))
     if key not in _DRAWN:
         if len(_DRAWN) >= DRAWN_AT_MOST:
             del _DRAWN[next(iter(_DRAWN))]
         _DRAWN[key] = bootstrap.compare(*pair, _shared(case, part).groups, resamples=resamples)
-    return _DRAWN[key].at(level, plain)
+    found = _DRAWN[key].at(level, plain)
+    if result is None or case.drawn is None:
+        return found
+    return bootstrap.top1(result), *_as_drawn(found[1:], case.drawn.get(candidate.id), level)
+
+
+def _as_drawn(found: Sequence[MetricResult], row: CandidateVerdict | None, level: float) -> list[MetricResult]:
+    """The metrics with the bounds of a stored row. Of a level that the row was tested at before it there are none: it
+    did not pass there."""
+    same = row is not None and math.isclose(row.level, level)
+    stored = {one.name: one for one in row.metrics} if row is not None and same else {}
+    bounds = {name: {"lower": one.lower, "upper": one.upper} for name, one in stored.items()}
+    return [one.model_copy(update=bounds.get(one.name, {})) for one in found]
+
+
+def _is_drawn(row: CandidateVerdict) -> bool:
+    """Whether a bound of this row comes from the bootstrap."""
+    return any(one.name != "top1" and one.upper is not None for one in row.metrics)
 
 
 def _slices(case: _Case, candidate: Candidate, level: float) -> tuple[SliceResult, ...]:
@@ -359,43 +385,3 @@ def _shared(case: _Case, part: Part) -> _Shared:
         columns = tuple(slices.column(name, found) for name, found in zip(wanted, cells, strict=True))
         case.shared[part] = _Shared(case.evidence.groups(truth.items), columns)
     return case.shared[part]
-
-
-def _speed(table: Any, phase: str, rival: Candidate | None, level: float) -> SpeedResult | None:
-    if table is None or rival is None:
-        return None
-    return speed.compare(speed.quartets(table, phase, rival.id), rival.name, rival.id, level)
-
-
-def _latency(table: Any, phase: str, level: float) -> LatencyResult | None:
-    """Over all of the candidate's slots at batch 1 in this phase, whichever rival they alternated with."""
-    if table is None:
-        return None
-    rivals = sorted({rival for rival in table["rival"].to_list() if rival is not None})
-    slots = [speed.quartets(table, phase, rival).candidate for rival in rivals]
-    return speed.latency(np.concatenate(slots), level) if slots else None
-
-
-def _unclaimed_speed(table: Any, rival: Candidate | None) -> SpeedResult | None:
-    """The ratio of the screening session; its few quartets order candidates and bound nothing."""
-    return _without_bounds(_speed(table, "screening", rival, select.SCREENING_LEVEL))
-
-
-def _unclaimed_latency(table: Any) -> LatencyResult | None:
-    return _without_bounds(_latency(table, "screening", select.SCREENING_LEVEL))
-
-
-def _screened_baseline(case: _Case) -> LatencyResult | None:
-    """The baseline as the rival of every candidate in the screening session, which has no A/A control."""
-    tables = [case.evidence.timings(candidate) for candidate in case.candidates[1:]]
-    slots = [speed.quartets(table, "screening", case.baseline.id).rival for table in tables if table is not None]
-    return _without_bounds(speed.latency(np.concatenate(slots), select.SCREENING_LEVEL)) if slots else None
-
-
-def _without_bounds(found: TimeT) -> TimeT:
-    """The estimate alone: what was not judged, or by a clock that cannot be trusted, bounds nothing."""
-    if isinstance(found, SpeedResult):
-        return found.model_copy(update={"lower": None, "upper": None})
-    if isinstance(found, LatencyResult):
-        return found.model_copy(update={"lower_ms": None, "upper_ms": None})
-    return found

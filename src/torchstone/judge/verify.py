@@ -7,36 +7,19 @@ The bundle's files are checked against its manifest, and the manifest against th
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from torchstone.core import files
 from torchstone.core.errors import ArtifactError, TorchstoneError
 from torchstone.core.run import Run, load_artifact
 from torchstone.core.values import Candidate
 from torchstone.core.verdict import Verdict
-from torchstone.judge import select
+from torchstone.judge import bootstrap, select
+from torchstone.judge.differences import Mismatch, differences, hashed, short
 from torchstone.judge.verdict import judge
 
 MANIFEST = "manifest.json"
-SAME = 1e-9
-"""Relative difference below which two numbers are one: another CPU may round a logarithm differently."""
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """Something printed that its evidence does not give. ``row`` is a candidate's name, 'verdict' or 'bundle'."""
-
-    row: str
-    field: str
-    stored: str
-    recomputed: str
-
-    def __str__(self) -> str:
-        return f"{self.row}: {self.field} is {self.stored}, recomputed {self.recomputed}"
 
 
 def verify(run: Run) -> list[Mismatch]:
@@ -65,11 +48,11 @@ def _evidence(run: Run, stored: Verdict) -> Iterator[Mismatch]:
     """Files whose content is not what the verdict was made from, each under the row that it belongs to."""
     owners = {row.slug: row.name for row in stored.rows}
     for name, expected in stored.evidence.items():
-        now = _hash(run.root / name)
+        now = hashed(run.root / name)
         if now != expected:
             parts = Path(name).parts
             owner = owners.get(parts[1], "verdict") if parts[0] == "evidence" and len(parts) > 1 else "verdict"
-            yield Mismatch(owner, name, _short(expected), _short(now))
+            yield Mismatch(owner, name, short(expected), short(now))
 
 
 def _candidates(run: Run, stored: Verdict) -> tuple[list[Candidate], list[Mismatch]]:
@@ -90,7 +73,7 @@ def _candidates(run: Run, stored: Verdict) -> tuple[list[Candidate], list[Mismat
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         return [], [Mismatch("verdict", run.candidates.name, "a list of candidates", repr(error))]
     gone = [
-        Mismatch(row.name, "candidate", _short(row.candidate_id), "not in this run")
+        Mismatch(row.name, "candidate", short(row.candidate_id), "not in this run")
         for row in stored.rows
         if row.candidate_id not in known
     ]
@@ -98,13 +81,20 @@ def _candidates(run: Run, stored: Verdict) -> tuple[list[Candidate], list[Mismat
 
 
 def _recomputed(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[Mismatch]:
-    """Choose and judge again, and compare field by field."""
+    """Choose and judge again, and compare field by field. What was drawn from another stream than this numpy's is taken
+    as it is, and said."""
+    cannot = _another_stream(stored)
+    unsure = cannot if stored.budget.metric != "top1" and stored.selection == "val" else None
     try:
         if stored.selection == "named":
             shortlist = select.named(candidates, stored.shortlist, stored.procedure)
         else:
             shortlist = select.shortlist(run, candidates, stored.budget)
-        again = judge(run, candidates, shortlist, stored.budget, stored.look, stored.slices)
+            if unsure and shortlist.order != stored.shortlist:  # chosen by bounds that were drawn on val
+                order = (_names(stored, stored.shortlist), _names(stored, shortlist.order))
+                return [Mismatch("verdict", "shortlist", *order, cannot)]
+        drawn = stored.rows if cannot else None
+        again = judge(run, candidates, shortlist, stored.budget, stored.look, stored.slices, drawn=drawn)
     except TorchstoneError as error:
         return [Mismatch("verdict", "evidence", "complete", error.message)]
     except (
@@ -115,11 +105,35 @@ def _recomputed(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[
     rows_before, rows_after = before.pop("rows"), after.pop("rows")
     for whole in (before, after):
         del whole["evidence"]  # compared with the files themselves
-    found = [Mismatch("verdict", *difference) for difference in _differences("", before, after)]
+        if whole["draws"] is not None:
+            del whole["draws"]["numpy"]  # another version with the same stream draws the same
+    if cannot:
+        del before["draws"], after["draws"]
+    found = [Mismatch("verdict", *difference) for difference in differences("", before, after)]
     for row, old, new in zip(stored.rows, rows_before, rows_after, strict=True):
-        found += [Mismatch(row.name, *difference) for difference in _differences("", old, new)]
+        if cannot and (names := [one.name for one in row.metrics if one.name != "top1" and one.upper is not None]):
+            found.append(Mismatch(row.name, f"the bounds of {', '.join(names)}", "drawn", "taken as they are", cannot))
+        for field, *values in differences("", old, new):
+            drawn_on_val = unsure if row.outcome == "not tested" and field == "reason" else None
+            found.append(Mismatch(row.name, field, *values, drawn_on_val))
     missing = again.evidence.keys() - stored.evidence.keys()
     return found + [Mismatch("verdict", name, "not among the evidence", "used") for name in sorted(missing)]
+
+
+def _another_stream(stored: Verdict) -> str | None:
+    """Why the bootstrap's bounds cannot be drawn again here; None where they can."""
+    then, now = stored.draws, bootstrap.draws()
+    if then is None or then.model_copy(update={"numpy": now.numpy}) == now:
+        return None
+    one, other = (
+        f"{draws.resamples:,} times from {draws.bit_generator} of numpy {draws.numpy} (stream {short(draws.stream)})"
+        for draws in (then, now)
+    )
+    return f"drawn {one}; here {other}"
+
+
+def _names(stored: Verdict, order: Sequence[str]) -> str:
+    return ", ".join(stored.row(one).name for one in order)
 
 
 def _bundle(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[Mismatch]:
@@ -135,9 +149,9 @@ def _bundle(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[Mism
         return [Mismatch("bundle", MANIFEST, "an object of file names", "something else")]
     there = {path.relative_to(run.bundle).as_posix() for path in run.bundle.rglob("*") if path.is_file()} - {MANIFEST}
     found = [
-        Mismatch("bundle", name, _short(digest), _short(now))
+        Mismatch("bundle", name, short(digest), short(now))
         for name, digest in sorted(expected.items())
-        if (now := _hash(run.bundle / name)) != digest
+        if (now := hashed(run.bundle / name)) != digest
     ]
     found += [Mismatch("bundle", name, "not in the manifest", "there") for name in sorted(there - expected.keys())]
     for candidate in candidates:
@@ -148,36 +162,3 @@ def _bundle(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[Mism
             ]
             break
     return found
-
-
-def _differences(place: str, old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
-    """(field, stored, recomputed) of every leaf that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(f"{place}.{key}" if place else key, old.get(key), new.get(key))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for number, (one, other) in enumerate(zip(old, new, strict=True)):
-            name = _called(one, number)
-            yield from _differences(f"{place}[{name}]", one, other)
-    elif isinstance(old, float) and isinstance(new, float | int):
-        if not math.isclose(old, new, rel_tol=SAME, abs_tol=SAME):
-            yield place, f"{old!r}", f"{new!r}"
-    elif old != new:
-        yield place, repr(old), repr(new)
-
-
-def _called(one: Any, number: int) -> Any:
-    """What stands at this place of a list: a criterion, a metric, a slice by its value, or else the number."""
-    names = ("criterion", "name", "value") if isinstance(one, dict) else ()
-    return next((one[name] for name in names if isinstance(one.get(name), str)), number)
-
-
-def _hash(path: Path) -> str:
-    try:
-        return files.sha256(path)
-    except OSError:
-        return "missing"
-
-
-def _short(digest: str) -> str:
-    return digest[:12]
