@@ -58,6 +58,20 @@ def test_the_table_says_what_was_lost(place: Path) -> None:
     assert not (place / "ledger").exists()
 
 
+def test_what_it_wrote_is_verified_and_an_altered_table_is_found(place: Path) -> None:
+    done = torchstone("judge", "--evidence", "base.csv", "good.csv", "--out", "proof", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "check it: torchstone verify proof" in done.stdout
+    (place / "good.csv").unlink()
+    checked = torchstone("verify", "proof", cwd=place)
+    assert (checked.returncode, "every number" in checked.stdout) == (0, True), checked.stderr
+    path = place / "proof" / "candidate-1.parquet"
+    path.write_bytes(path.read_bytes()[:-3])
+    checked = torchstone("verify", "proof", "--json", cwd=place)
+    assert checked.returncode == 1
+    assert "candidate-1.parquet" in {one["field"] for one in json.loads(checked.stdout)["mismatches"]}
+
+
 def test_it_needs_neither_torch_nor_a_runtime(place: Path) -> None:
     code = (
         f"import sys\nfor name in {HEAVY!r}: sys.modules[name] = None\n"
@@ -75,6 +89,8 @@ def test_it_needs_neither_torch_nor_a_runtime(place: Path) -> None:
         (["--evidence", "base.csv", "good.csv", "--min-speedup", "2"], "--min-speedup cannot be judged"),
         (["--evidence", "base.csv", "good.csv", "--metric", "auroc"], "--metric auroc cannot be judged"),
         (["base.csv", "good.csv", "--ledger", "looks"], "--ledger goes with --evidence"),
+        (["base.csv", "good.csv", "--out", "proof"], "--out goes with --evidence"),
+        (["--evidence", "base.csv", "good.csv", "--out", "."], "would replace the directory of"),
     ],
 )
 def test_a_mistake_is_explained(arguments: list[str], expected: str, place: Path) -> None:

@@ -22,6 +22,7 @@ def judge(
     budget: Budget,
     *,
     ledger: Path | None,
+    out: Path | None,
     unordered: bool,
     slices: Sequence[str],
     every: bool,
@@ -31,8 +32,11 @@ def judge(
     from torchstone.stages.judge_evidence import judge_evidence
 
     refuse_what_needs_a_model(budget, slices)
-    found = judge_evidence(baseline, candidates, budget, ledger_dir=ledger, unordered=unordered)
-    return verdict(found, json, every=every)
+    found = judge_evidence(baseline, candidates, budget, ledger_dir=ledger, unordered=unordered, out=out)
+    code = verdict(found, json, every=every)
+    if out is not None and not json:
+        stdout().print(f"\ncheck it: torchstone verify {out}", highlight=False, markup=False, soft_wrap=True)
+    return code
 
 
 def refuse_what_needs_a_model(budget: Budget, slices: Sequence[str]) -> None:

@@ -58,6 +58,10 @@ def command(
             help="With --evidence: folder in which looks are counted, by default 'ledger' beside the baseline."
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --evidence: directory to write, from which 'verify' recomputes the verdict anywhere."),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Exit with 0 only if every candidate passes.")] = False,
     json: JSON = False,
 ) -> int:
@@ -75,10 +79,12 @@ def command(
     if evidence:
         return _evidence.judge(
             baseline, candidates, budget,
-            ledger=ledger, unordered=unordered, slices=slices or (), every=every, json=json,
+            ledger=ledger, out=out, unordered=unordered, slices=slices or (), every=every, json=json,
         )  # fmt: skip
     if ledger is not None:
         raise ConfigError("--ledger goes with --evidence", hint="a run counts its looks in the ledger beside the runs")
+    if out is not None:
+        raise ConfigError("--out goes with --evidence", hint="a run keeps its evidence: torchstone verify RUN")
     from torchstone.stages.judge import Measuring, judge
 
     run, verdict = judge(

@@ -10,9 +10,16 @@ import typer
 from torchstone.cli._options import JSON
 
 
-def command(run: Annotated[Path, typer.Argument(help="A run, such as runs/NAME.")], json: JSON = False) -> int:
+def command(
+    place: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run, such as runs/NAME, or what judge --evidence --out wrote.")
+    ],
+    json: JSON = False,
+) -> int:
     from torchstone.cli import _answers
     from torchstone.core.run import Run
+    from torchstone.judge import evidence_directory
     from torchstone.judge.verify import verify
 
-    return _answers.mismatches(verify(Run(run)), json)
+    found = evidence_directory.verify(place) if evidence_directory.is_one(place) else verify(Run(place))
+    return _answers.mismatches(found, json)

@@ -65,6 +65,9 @@ class EvidenceVerdict(Value):
     procedure: Procedure
     rows: tuple[EvidenceRow, ...] = Field(description="the baseline first, then as named")
     sentence: str
+    evidence: dict[str, str] = Field(
+        default={}, description="file of the evidence directory: sha256; empty where none was written"
+    )
 
     @property
     def outcome(self) -> Outcome:

@@ -76,6 +76,22 @@ def looks(directory: Path, test_fingerprint: str, earlier: Sequence[str] = ()) -
     return max(sum(map(len, asked)), last)  # a number never comes twice, though an earlier ledger were lost
 
 
+def stored(directory: Path, test_fingerprint: str) -> dict[str, Any]:
+    """The ledger of this test set as it stands on the disk."""
+    return files.read_json(directory / f"{test_fingerprint}.json")
+
+
+def rows(content: Any, path: Path | str) -> list[dict[str, Any]]:
+    """The looks of a stored ledger, each with its ``look``, its ``digest`` and the question that was put."""
+    try:
+        stored = enumerate(content["looks"], start=1)
+        return [{**row, "digest": row["digest"], "look": int(row.get("look", place))} for place, row in stored]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ArtifactError(
+            f"'{path}' is not a ledger of looks", hint="restore it from a copy: without it, bounds cannot be trusted"
+        ) from None
+
+
 def level(confidence: float, number: int) -> float:
     """One-sided confidence of every bound at look ``number`` ≥ 1: 1 - (1 - confidence)/2^number."""
     if number < 1:
@@ -87,10 +103,4 @@ def _read(path: Path) -> dict[str, int]:
     """The number of each look so far, by its digest."""
     if not path.exists():
         return {}
-    try:
-        stored = enumerate(files.read_json(path)["looks"], start=1)
-        return {row["digest"]: int(row.get("look", place)) for place, row in stored}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise ArtifactError(
-            f"'{path}' is not a ledger of looks", hint="restore it from a copy: without it, bounds cannot be trusted"
-        ) from None
+    return {row["digest"]: row["look"] for row in rows(files.read_json(path), path)}

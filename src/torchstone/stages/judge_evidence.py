@@ -10,7 +10,7 @@ from torchstone.core import console
 from torchstone.core.run import Run
 from torchstone.core.values import Budget
 from torchstone.core.verdict import Procedure
-from torchstone.judge import answers, external, ledger, power
+from torchstone.judge import answers, evidence_directory, external, ledger, power
 from torchstone.judge.answers import Told
 from torchstone.judge.evidence import Evidence
 from torchstone.judge.external import EvidenceVerdict
@@ -25,13 +25,15 @@ def judge_evidence(
     *,
     ledger_dir: Path | None = None,
     unordered: bool = False,
+    out: Path | None = None,
 ) -> EvidenceVerdict:
     """Judge stored answers against those of the baseline, in the order given, or all of them at levels split by Holm
     where they are ``unordered``.
 
     Each is a CSV, TSV, JSONL or Parquet file, or a directory that holds one (``answers.read`` says what is in it). The
     looks at this test set are counted in ``ledger_dir``: by default the folder ``ledger`` beside the baseline's file,
-    or, if that is of a run's test images, the run's own. Of the budget, the drop and the confidence count.
+    or, if that is of a run's test images, the run's own. Of the budget, the drop and the confidence count. ``out`` is a
+    directory to write, from which ``verify`` recomputes the verdict (``judge.evidence_directory``).
     """
     names = [str(place) for place in (baseline, *candidates)]
     told = [answers.read(Path(name)) for name in names]
@@ -46,13 +48,16 @@ def judge_evidence(
     if run is not None:  # what belongs together stands in its catalog
         case = replace(case, groups=Evidence(run).groups(case.answers[0].items))
     place, tests, earlier = _book(run, told[0], case, ledger_dir)
+    if out is not None:
+        evidence_directory.check_place(out, [*(one.path for one in told), place])
     procedure: Procedure = "holm" if unordered else "fixed-order"
     look = ledger.look(place, tests, external.question(case, budget, procedure), earlier)
     level = ledger.level(budget.confidence, look)
     console.say(f"look {look}, bounds at {100 * level:g} %: {power.statement(case.images, level)}")
     if advice := power.advice(case.images, budget.max_drop / 100, level):
         console.say(f"note: {advice}")
-    return external.judge(case, names, budget, look, procedure)
+    verdict = external.judge(case, names, budget, look, procedure)
+    return verdict if out is None else evidence_directory.write(out, case, verdict, ledger.stored(place, tests))
 
 
 def _book(

@@ -1,0 +1,145 @@
+"""What a verdict on stored answers was made of, in a directory of its own: from it, every number can be recomputed.
+
+    baseline.parquet  candidate-1.parquet …   item, label, prediction, and group where items belong together
+    ledger.json                               the looks at this test set, up to this one
+    environment.json                          versions and machine
+    verdict.json                              the verdict, with the digests of the others
+
+A table holds what was understood of the file that it comes from, in one order and one spelling: it can be judged
+without that file, by torchstone or by anything that reads Parquet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torchstone.core import files, machine, tables
+from torchstone.core.errors import ArtifactError, ConfigError, TorchstoneError
+from torchstone.judge import answers, external, ledger
+from torchstone.judge.answers import Told
+from torchstone.judge.differences import Mismatch, differences, hashed, short
+from torchstone.judge.external import Case, EvidenceVerdict
+
+BASELINE = "baseline.parquet"
+LEDGER = "ledger.json"
+ENVIRONMENT = "environment.json"
+VERDICT = "verdict.json"
+
+
+def table_of(number: int) -> str:
+    """The file of the answers that stand in this row of the verdict."""
+    return f"candidate-{number}.parquet" if number else BASELINE
+
+
+def is_one(place: Path) -> bool:
+    """Whether ``place`` is such a directory, be it damaged; a run, which has its data beside its verdict, is none."""
+    return not (place / "data").exists() and any((place / name).is_file() for name in (BASELINE, LEDGER))
+
+
+def check_place(place: Path, used: Sequence[Path]) -> None:
+    """Refuse to replace what is no evidence, or what is ``used``: the answers that are read, the ledger. To be asked
+    before the test set is looked at."""
+    for path in used:
+        if place.resolve() in (path.resolve(), *path.resolve().parents):
+            raise ConfigError(
+                f"--out '{place}' would replace the directory of '{path}'", hint="name a directory of its own"
+            )
+    if place.exists() and not place.is_dir():
+        raise ConfigError(f"--out '{place}' is a file", hint="name a directory")
+    strange = sorted(path.name for path in place.iterdir() if not _ours(path.name)) if place.is_dir() else []
+    if strange:
+        raise ArtifactError(
+            f"'{place}' holds '{strange[0]}', which is no part of evidence", hint="choose another --out"
+        )
+
+
+def write(place: Path, case: Case, verdict: EvidenceVerdict, looks: Mapping[str, Any]) -> EvidenceVerdict:
+    """The directory at ``place``, whole or not at all; what an earlier verdict left there is replaced. ``looks`` is
+    ``ledger.stored``. Returns the verdict with the digests of what it rests on."""
+    with files.whole_directory(place) as partial:
+        for number, (one, row) in enumerate(zip(case.answers, verdict.rows, strict=True)):
+            columns: dict[str, Any] = {
+                "item": one.items.tolist(),
+                "label": [case.classes[label] for label in one.labels],
+                "prediction": [case.classes[answer] for answer in one.predicted],
+            }
+            if case.groups is not None:
+                columns["group"] = [str(group) for group in case.groups]
+            header = {"name": row.name, "file": row.file, "sha256": row.sha256, "columns": dict(one.told.columns)}
+            tables.write(partial / table_of(number), tables.frame(columns), header)
+        files.write_json(partial / LEDGER, looks)
+        files.write_json(partial / ENVIRONMENT, machine.environment())
+        digests = {path.name: files.sha256(path) for path in sorted(partial.iterdir())}
+        verdict = verdict.model_copy(update={"evidence": digests})
+        verdict.save(partial / VERDICT)
+    return verdict
+
+
+def verify(place: Path) -> list[Mismatch]:
+    """All that differs from what the files say; empty when every number can be recomputed. Damage of any kind is a
+    mismatch, not an error."""
+    try:
+        stored = EvidenceVerdict.load(place / VERDICT)
+    except ArtifactError as error:
+        return [Mismatch("verdict", VERDICT, "damaged", error.message)]
+    return [*_files(place, stored), *_recomputed(place, stored)]
+
+
+def _files(place: Path, stored: EvidenceVerdict) -> Iterator[Mismatch]:
+    """Files whose content is not what it was, are missing, or were never part of it."""
+    expected = {*(table_of(number) for number in range(len(stored.rows))), LEDGER, ENVIRONMENT}
+    there = {path.name for path in place.iterdir()} - {VERDICT}
+    for name in sorted(expected | there | stored.evidence.keys()):
+        then, now = stored.evidence.get(name), hashed(place / name)
+        if then != now:
+            yield Mismatch("verdict", name, "not among the evidence" if then is None else short(then), short(now))
+
+
+def _recomputed(place: Path, stored: EvidenceVerdict) -> Iterator[Mismatch]:
+    try:
+        told, names = zip(*(_told(place / table_of(number)) for number in range(len(stored.rows))), strict=True)
+        case = external.case(told)
+        question = external.question(case, stored.budget, stored.procedure)
+        counted = list(_look(files.read_json(place / LEDGER), question, stored.look))
+        again = external.judge(case, names, stored.budget, stored.look, stored.procedure)
+    except TorchstoneError as error:
+        yield Mismatch("verdict", "evidence", "complete", error.message)
+        return
+    except Exception as error:  # whatever keeps a changed file from being read is a finding of this command
+        yield Mismatch("verdict", "evidence", "readable", f"{type(error).__name__}: {error}")
+        return
+    yield from counted
+    before, after = (whole.model_dump(mode="json", exclude={"evidence"}) for whole in (stored, again))
+    rows = zip(stored.rows, before.pop("rows"), after.pop("rows"), strict=True)
+    yield from (Mismatch("verdict", *difference) for difference in differences("", before, after))
+    for row, old, new in rows:
+        yield from (Mismatch(row.name, *difference) for difference in differences("", old, new))
+
+
+def _told(path: Path) -> tuple[Told, str]:
+    """The answers of a table under the name of the file that they came from, and what that was called."""
+    told = answers.read(path)
+    origin = told.header
+    return replace(told, path=Path(origin["file"]), sha256=origin["sha256"]), str(origin["name"])
+
+
+def _look(looks: Any, question: Mapping[str, Any], look: int) -> Iterator[Mismatch]:
+    """Whether the ledger counts this question as this look, and is itself as it was written."""
+    found = None
+    for row in ledger.rows(looks, LEDGER):
+        asked = {name: value for name, value in row.items() if name not in ("digest", "look", "at")}
+        if (digest := files.digest(asked)) != row["digest"]:
+            yield Mismatch("verdict", f"{LEDGER}: look {row['look']}", short(row["digest"]), short(digest))
+        if asked == question:
+            found = row["look"]
+    if found != look:
+        yield Mismatch("verdict", "look", str(look), "not in the ledger" if found is None else str(found))
+
+
+def _ours(name: str) -> bool:
+    return name in (BASELINE, LEDGER, ENVIRONMENT, VERDICT) or (
+        name.startswith("candidate-") and name.endswith(".parquet")
+    )
