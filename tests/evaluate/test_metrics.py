@@ -78,6 +78,17 @@ def test_summary_holds_top5_only_where_there_are_more_than_five_classes() -> Non
     assert many["top5"] >= many["top1"]
 
 
+def test_summary_has_the_judges_metrics_and_leaves_out_an_auroc_that_is_not_defined() -> None:
+    random = np.random.default_rng(0)
+    labels, logits = random.integers(0, 3, 60), random.normal(size=(60, 3))
+    found = metrics.summary(labels, logits)
+    assert found["auroc"] == metrics.auroc(labels, metrics.softmax(logits))
+    assert found["ece"] == metrics.ece(labels, metrics.softmax(logits))
+    alone = metrics.summary(np.ones(60, int), logits)
+    assert "auroc" not in alone
+    assert 0 < alone["ece"] < 1
+
+
 @pytest.mark.parametrize(("labels", "predicted"), [([0, 1], [0]), ([0, 3], [0, 0]), ([0, 0], [0, -1]), ([[0]], [[0]])])
 def test_what_does_not_fit_is_refused(labels: list, predicted: list) -> None:
     with pytest.raises(ValueError, match=r"must lie in|one length"):

@@ -36,6 +36,10 @@ def test_a_bundle_and_a_model_answer_other_images_and_are_judged(
     assert tuple(header["classes"]) == baseline.artifact.classes
     predicted = metrics.predicted_classes(table["scores"].to_numpy())
     assert metrics.top1(table["label"].to_numpy(), predicted) == pytest.approx(found["old"]["top1"])
+    assert header["metrics"] == {name: found["old"][name] for name in header["metrics"]}
+    likely = metrics.softmax(table["scores"].to_numpy())
+    assert header["metrics"]["auroc"] == pytest.approx(metrics.auroc(table["label"].to_numpy(), likely))
+    assert header["metrics"]["ece"] == pytest.approx(metrics.ece(table["label"].to_numpy(), likely), abs=1e-6)
     verdict = judge_evidence(files["old"], [files["new"]], Budget(max_drop=0.5))
     row = verdict.rows[1]
     assert row.accuracy is not None

@@ -1,4 +1,4 @@
-"""Measure a model: top-1 and top-5, F1, recall of every class, what is confused with what.
+"""Measure a model: top-1 and top-5, F1, AUROC, calibration error, recall of every class, what is confused with what.
 
 MODEL is a run, an artifact below runs/NAME/artifacts or a bundle, with @RUNTIME behind it if wanted."""
 

@@ -147,18 +147,23 @@ def agreement(first: ArrayLike, second: ArrayLike) -> float:
     return float(np.mean(one == other))
 
 
-def summary(labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
-    """The figures that ``evaluate`` prints, by name; ``top5`` only where there are more than five classes."""
-    values = np.asarray(scores)
+def summary(labels: ArrayLike, logits: ArrayLike) -> dict[str, float]:
+    """The figures that ``evaluate`` prints, by name; ``top5`` only where there are more than five classes, and
+    ``auroc`` only where there are images of more than one."""
+    values = np.asarray(logits)
     matrix = confusion(labels, predicted_classes(values), values.shape[1])
     figures = {"top1": float(np.trace(matrix) / matrix.sum())}
     if values.shape[1] > 5:
         figures["top5"] = topk(labels, values, 5)
-    return figures | {
+    likely = softmax(values.astype(np.float64))
+    figures |= {
         "macro_f1": macro_f1(matrix),
         "weighted_f1": weighted_f1(matrix),
         "balanced_accuracy": balanced_accuracy(matrix),
     }
+    if not np.isnan(area := auroc(labels, likely)):
+        figures["auroc"] = area
+    return figures | {"ece": ece(labels, likely)}
 
 
 def _paired(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

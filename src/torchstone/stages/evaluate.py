@@ -53,8 +53,9 @@ def evaluate(model: str, source: str | None, part: Part | None, predictions: Pat
         speed = _speed(candidate, images)
     else:
         found, speed = _on_other_images(candidate, source)
+    figures = metrics.summary(found.labels, found.scores)
     if predictions is not None:
-        _write(predictions, found, artifact)
+        _write(predictions, found, artifact, figures)
     matrix = metrics.confusion(found.labels, metrics.predicted_classes(found.scores), len(artifact.classes))
     return {
         "model": candidate.name,
@@ -63,7 +64,7 @@ def evaluate(model: str, source: str | None, part: Part | None, predictions: Pat
         "part": part or source,
         "size_mb": artifact.size_mb,
         **speed,
-        **metrics.summary(found.labels, found.scores),
+        **figures,
         "recall": dict(zip(artifact.classes, (float(value) for value in metrics.recall(matrix)), strict=True)),
         "confusion": matrix.tolist(),
     }
@@ -76,10 +77,11 @@ def _candidate(artifact: Artifact, runtime: str | None) -> Candidate:
     return candidate_of(artifact, artifact.chain or BASELINE, runtime, 1)
 
 
-def _write(path: Path, found: predict.Predictions, artifact: Artifact) -> None:
-    """The answers with the names of their classes, so that they can be read beside those of another model."""
+def _write(path: Path, found: predict.Predictions, artifact: Artifact, figures: dict[str, float]) -> None:
+    """The answers with the names of their classes, so that they can be read beside those of another model, and with
+    the metrics, as fractions."""
     table = tables.frame({"item": list(found.items), "label": found.labels.astype(np.int32), "scores": found.scores})
-    tables.write(path, table, {**found.header, "classes": list(artifact.classes)})
+    tables.write(path, table, {**found.header, "classes": list(artifact.classes), "metrics": figures})
 
 
 def _speed(candidate: Candidate, images: ImageSet) -> dict[str, float]:
