@@ -63,8 +63,8 @@ def test_what_was_written_verifies_elsewhere(place: Path, tmp_path: Path) -> Non
 
 
 def test_a_table_can_be_judged_by_itself(place: Path, tmp_path: Path) -> None:
-    tables_there = [place / name for name in ("baseline.parquet", "candidate-1.parquet")]
-    again = judge_evidence(*tables_there[:1], tables_there[1:], Budget(max_drop=1.0), ledger_dir=tmp_path / "looks")
+    baseline, candidate = (place / name for name in ("baseline.parquet", "candidate-1.parquet"))
+    again = judge_evidence(baseline, [candidate], Budget(max_drop=1.0), ledger_dir=tmp_path / "looks")
     before = EvidenceVerdict.load(place / "verdict.json")
     assert again.rows[1].accuracy == before.rows[1].accuracy
     assert again.rows[1].answers_id == before.rows[1].answers_id

@@ -113,9 +113,9 @@ def _recomputed(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[
     for row, old, new in zip(stored.rows, rows_before, rows_after, strict=True):
         if cannot and (names := [one.name for one in row.metrics if one.name != "top1" and one.upper is not None]):
             found.append(Mismatch(row.name, f"the bounds of {', '.join(names)}", "drawn", "taken as they are", cannot))
-        for field, *values in differences("", old, new):
+        for field, was, now in differences("", old, new):
             drawn_on_val = unsure if row.outcome == "not tested" and field == "reason" else None
-            found.append(Mismatch(row.name, field, *values, drawn_on_val))
+            found.append(Mismatch(row.name, field, was, now, drawn_on_val))
     missing = again.evidence.keys() - stored.evidence.keys()
     return found + [Mismatch("verdict", name, "not among the evidence", "used") for name in sorted(missing)]
 
