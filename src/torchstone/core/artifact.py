@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,11 @@ IDENTITY = {
     "format", "files", "architecture", "architecture_options", "classes", "preprocess", "input", "output", "precision",
 }  # fmt: skip
 """What makes two artifacts the same model: the files, and how they are to be read."""
+CLOCK = "clock.json"
+"""When an attempt began, and the seconds of those before it; it lies beside the checkpoints, as long as they do."""
+CLOCK_SKEW = 5.0
+"""Seconds by which a file's own time may differ from the one that was written into it: disks round, and servers of
+files have clocks of their own."""
 MODEL_SUFFIXES = (".safetensors", ".onnx", ".xml", ".bin")
 
 
@@ -53,10 +59,49 @@ def build(place: Path, make: Callable[[Path], Artifact], *, resume: bool = False
     if (place / "artifact.json").exists():
         return load_artifact(place)
     with files.whole_directory(place, resume=resume) as directory:
+        earlier = _earlier_seconds(directory)
+        if resume:
+            files.write_json(directory / CLOCK, {"began": time.time(), "earlier": earlier})
+        started = time.monotonic()
         artifact = make(directory)
-        artifact.model_copy(update={"environment": machine.environment()}).save(directory / "artifact.json")
+        seconds = None if earlier is None else earlier + time.monotonic() - started
+        (directory / CLOCK).unlink(missing_ok=True)
+        made = artifact.model_copy(update={"environment": machine.environment(), "seconds": seconds})
+        made.save(directory / "artifact.json")
     files.remove(place / CHECKPOINTS)
     return load_artifact(place)
+
+
+def _earlier_seconds(directory: Path) -> float | None:
+    """Seconds of the interrupted attempts that are gone on from in ``directory``, each up to the last file that it
+    wrote: a killed process says nothing of its end. None where the files cannot tell, since they were copied here."""
+    clock = directory / CLOCK
+    if not clock.exists():
+        return None if any(directory.iterdir()) else 0.0
+    stored = files.read_json(clock)
+    began = clock.stat().st_mtime
+    if stored["earlier"] is None or abs(began - stored["began"]) > CLOCK_SKEW:
+        return None
+    last = max(path.stat().st_mtime for path in directory.rglob("*"))
+    return float(stored["earlier"]) + max(0.0, last - began)
+
+
+def lineage(artifact: Artifact) -> list[Artifact]:
+    """The artifacts that it was made by way of: the model that its chain began with first, itself last. Their files
+    are not checked. Raises an ArtifactError where one of them no longer lies beside it."""
+    places = sorted(artifact.directory.parent.glob("*/artifact.json"))
+    beside = [Artifact.load(path).model_copy(update={"directory": path.parent}) for path in places]
+    way = [artifact]
+    while way[0].parent is not None:
+        chain, seen = way[0].chain, {one.key for one in way}
+        known = [one for one in beside if one.id == way[0].parent and one.key not in seen]
+        if not known:
+            raise ArtifactError(
+                f"the model that '{chain}' was made from is gone", hint="type the command that made it again"
+            )
+        # Two chains can end in the same files: the parent is the one whose chain is gone on with.
+        way.insert(0, max(known, key=lambda one: len(one.chain) if chain.startswith(one.chain) else -1))
+    return way
 
 
 def load_artifact(directory: Path) -> Artifact:

@@ -210,6 +210,10 @@ class Artifact(Value):
     made_by: MadeBy
     chain: str = Field(default="", description="the steps from the trained model to here")
     notes: tuple[str, ...] = Field(default=(), description="what the steps of its chain have to say of it, in order")
+    seconds: float | None = Field(
+        default=None,
+        description="wall time that its own step took, with what interrupted attempts left; None: not known",
+    )
     split_fingerprint: str
     environment: dict[str, Any] = {}
 
