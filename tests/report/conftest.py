@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from torchstone.core import files, machine, seeding, tables
+from torchstone.core import files, machine, registry, seeding, tables
 from torchstone.core.run import Run
 from torchstone.core.values import (
     Artifact,
@@ -46,6 +47,9 @@ from torchstone.core.verdict import (
 Floats = NDArray[np.float64]
 Story = Literal["judged", "screened", "void"]
 
+BASELINE = "train"
+SECONDS = {"train": 61.0, "onnx": 2.5, "openvino": 3.25, "prune": 12.0, "finetune": 95.5, "int8": 7.75}
+"""What each step is said to have taken; of the others it is not known."""
 LEVEL, Z = 0.975, 1.96
 QUARTETS = 24
 PARTS: dict[Part, slice] = {
@@ -178,20 +182,16 @@ class Builder:
         weights, biases = weights_of(recipe, len(self.names))
         content = np.concatenate([weights.ravel(), biases]).astype(np.float32).tobytes()
         content = content[: round(len(content) * min(1.0, recipe.bits / 32 * (0.4 + 0.6 * recipe.keep)))] * 40
-        key = files.digest(recipe.name)[:16]
-        place = self.run.artifacts / key
-        files.write_bytes(place / "model.bin", content)
         form: Format = (
             "torch" if recipe.runtime == "torch" else "onnx" if recipe.runtime == "onnxruntime" else "openvino"
         )
-        artifact = Artifact(
-            id=files.digest(recipe.name), key=key, directory=place, format=form,
-            files={"model.bin": files.sha256(place / "model.bin")}, architecture="logistic regression",
-            classes=self.names, preprocess=Preprocess(decoder_version="12", resize=8, crop=8),
-            made_by=MadeBy(step=form, version=1), chain="" if recipe.runtime == "torch" else recipe.name,
-            split_fingerprint=split.fingerprint,
-        )  # fmt: skip
-        artifact.save(place / "artifact.json")
+        artifact = self.artifact(BASELINE, "torch", content, split, None)
+        if recipe is not self.recipes[0]:
+            *before, _ = accumulate(recipe.name.split("+"), "{}+{}".format)
+            for chain in before:
+                artifact = self.artifact(chain, "torch", content, split, artifact)
+            artifact = self.artifact(recipe.name, form, content, split, artifact)
+        place = artifact.directory
         if self.trained and recipe is self.recipes[0]:
             history = regression(len(self.names))[2]
             epochs = len(history["val_top1"])
@@ -201,6 +201,24 @@ class Builder:
             name=recipe.name, artifact=artifact, runtime=recipe.runtime, options=RuntimeOptions(threads=2),
             free=recipe.free,
         )  # fmt: skip
+
+    def artifact(self, chain: str, form: Format, content: bytes, split: Split, parent: Artifact | None) -> Artifact:
+        """Stored as if ``chain``'s last step had made it."""
+        name, _, value = chain.rpartition("+")[2].partition("@")[0].strip().partition("=")
+        option = registry.steps.get(name).value_option if value else None
+        place = self.run.artifacts / files.digest(chain)[:16]
+        files.write_bytes(place / "model.bin", content)
+        artifact = Artifact(
+            id=files.digest(chain), key=place.name, directory=place, format=form,
+            files={"model.bin": files.sha256(place / "model.bin")}, architecture="logistic regression",
+            classes=self.names, preprocess=Preprocess(decoder_version="12", resize=8, crop=8),
+            made_by=MadeBy(step=name, version=1, config={option: float(value)} if option else {}),
+            parent=parent.id if parent else None, chain=chain if parent else "",
+            notes=(f"{name}: half of the channels left",) if name == "prune" else parent.notes if parent else (),
+            seconds=SECONDS.get(name), split_fingerprint=split.fingerprint,
+        )  # fmt: skip
+        artifact.save(place / "artifact.json")
+        return artifact
 
     def predictions(self, candidate: Candidate, recipe: Recipe, part: Part, split: Split) -> None:
         images, labels = digits(len(self.names))

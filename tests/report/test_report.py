@@ -104,6 +104,7 @@ def test_every_row_and_number_of_the_verdict_appears(judged: Run, document: Docu
         if row.outcome != "baseline":
             assert row.speed
             numbers += [f"{wording.fixed(row.accuracy.drop)} ({wording.fixed(row.accuracy.drop_upper)})"]
+            numbers += [f"{wording.fixed(row.accuracy.drop_lower)} to {wording.fixed(row.accuracy.drop_upper)}"]
             numbers += [wording.times(row.speed.ratio)]
         if row.shortlisted:
             assert row.speed
@@ -121,7 +122,7 @@ def test_every_row_and_number_of_the_verdict_appears(judged: Run, document: Docu
 
 
 def test_all_sections_of_a_whole_run_are_there(document: Document) -> None:
-    sections = ["verdict", "trade", "decisions", "errors", "training", "timing", "data", "machine", "verify"]
+    sections = ["verdict", "trade", "candidates", "errors", "training", "timing", "data", "machine", "verify"]
     assert document.sections() == sections
     links = [attributes["href"] for tag, attributes in document.tags if tag == "a"]
     assert links == [f"#{name}" for name in sections]
@@ -168,7 +169,7 @@ def test_names_from_outside_are_escaped(make_run: Any) -> None:
 
 def test_figures_have_text_in_the_colours_of_the_page(judged: Run, document: Document) -> None:
     figures = re.findall(r"<svg class=\"figure\".*?</svg>", judged.report.read_text(), flags=re.DOTALL)
-    assert len(figures) == 2 + 3 + 4  # the scatter twice, loss, top-1 and rate, the control and three candidates
+    assert len(figures) == 4 + 3 + 4  # two scatters in two widths, loss, top-1 and rate, control and candidates
     for figure in figures:
         assert re.search(r"<text [^>]*>[^<]", figure)
         assert not re.findall(r"#[0-9a-f]{6}\b", re.sub(r">[^<]*<", "><", figure)), "a colour that no theme can change"
@@ -182,7 +183,8 @@ def test_the_same_run_gives_the_same_report(judged: Run) -> None:
 def test_mistakes_that_the_baseline_did_not_make_come_first(document: Document) -> None:
     assert document.text.index("Right in the baseline, wrong here") < document.text.index("Wrong in both")
     pictures = [attributes for tag, attributes in document.tags if tag == "img"]
-    assert 0 < len(pictures) <= 24
+    assert 0 < len(pictures) <= 24 + 5 * 8
+    assert all(picture["alt"] for picture in pictures)
     assert all((picture["src"] or "").startswith("data:image/jpeg;base64,") for picture in pictures)
 
 
@@ -207,9 +209,10 @@ def test_a_void_session_says_so(make_run: Any) -> None:
 
 def test_a_run_that_was_only_screened_has_a_report(make_run: Any) -> None:
     document = written(make_run(story="screened"))
-    assert "decisions" not in document.sections()
-    assert "errors" in document.sections()
+    assert {"candidates", "errors"} <= set(document.sections())
     assert "val images are wrong" in document.text
+    assert "only screened" in document.text
+    assert not [name for name, attributes in document.tags if name == "details" and "open" in attributes]
 
 
 def test_many_classes_show_pairs_instead_of_a_matrix(many: Run, document: Document) -> None:

@@ -19,6 +19,7 @@ from torchstone.core.run import Run
 from torchstone.core.values import METRICS, Catalog, Finding, Metric, Split
 from torchstone.core.verdict import CandidateVerdict, Verdict
 from torchstone.report import figures, wording
+from torchstone.report.cards import Card, cards_of, front_of
 from torchstone.report.errors import Errors, errors_of
 from torchstone.report.sessions import Session, session_of
 from torchstone.report.training import Training, trainings_of
@@ -60,8 +61,12 @@ class Page:
     baseline: Row | None
     ms_digits: int
     key_numbers: list[KeyNumber]
-    scatter_wide: str = ""
-    scatter_narrow: str = ""
+    scatters: list[tuple[str, str]]
+    """Accuracy against latency and against size, each for wide and for narrow pages."""
+    front: list[Row]
+    """Those that no other matches in accuracy, speed and size at once, by what was measured."""
+    cards: dict[str, Card] = field(default_factory=dict)
+    """By the candidates' ids."""
     trainings: list[Training] = field(default_factory=list)
     errors: Errors | None = None
     session: Session | None = None
@@ -95,12 +100,18 @@ class Page:
         return [by_id[candidate_id] for candidate_id in self.verdict.shortlist if candidate_id in by_id]
 
     @property
+    def carded(self) -> list[Row]:
+        """Those that have a card: the shortlist in its order, then the others."""
+        known = [row for row in self.rows if row.verdict.candidate_id in self.cards]
+        return [row for row in self.shortlist if row in known] + [row for row in known if row not in self.shortlist]
+
+    @property
     def sections(self) -> list[tuple[str, str]]:
         """Anchors and titles of the sections that this page has."""
         sections = [
             ("verdict", "Verdict", True),
-            ("trade", "Accuracy and latency", bool(self.scatter_wide)),
-            ("decisions", "Decisions", bool(self.shortlist)),
+            ("trade", "Trade-offs", bool(self.scatters)),
+            ("candidates", "Candidates", bool(self.carded)),
             ("portraits", "In use", bool(self.portrayed)),
             ("errors", "Errors", self.errors is not None),
             ("training", "Training", bool(self.trainings)),
@@ -123,7 +134,9 @@ def gather(run: Run) -> Page:
     ]
     winner = next((row for row in rows if row.winner), None)
     baseline = next((row for row in rows if row.is_baseline), None)
-    points, limits = _points(rows), _limits(verdict, baseline)
+    beaten = front_of(verdict.rows)
+    front = [row for row in rows if beaten.get(row.verdict.candidate_id, "") is None]
+    points, limits = _points(rows, front), _limits(verdict, baseline)
     return Page(
         run=run.name,
         command=f"torchstone verify {_place(run)}",
@@ -133,8 +146,12 @@ def gather(run: Run) -> Page:
         baseline=baseline,
         ms_digits=max((wording.decimals(row.latency.median_ms) for row in verdict.rows if row.latency), default=1),
         key_numbers=_key_numbers(winner.verdict, baseline, verdict) if winner else [],
-        scatter_wide=figures.scatter(points, limits) if points else "",
-        scatter_narrow=figures.scatter(points, limits, narrow=True) if points else "",
+        scatters=[
+            (figures.scatter(points, limits, one), figures.scatter(points, limits, one, narrow=True))
+            for one in (figures.AXIS if points else ())
+        ],
+        front=front,
+        cards=cards_of(run, candidates, catalog, verdict),
         trainings=trainings_of(run, catalog),
         errors=errors_of(run, candidates, catalog, verdict),
         session=session_of(run, candidates, verdict),
@@ -197,7 +214,7 @@ def _key_numbers(winner: CandidateVerdict, baseline: Row | None, verdict: Verdic
     return numbers
 
 
-def _points(rows: Sequence[Row]) -> list[figures.Point]:
+def _points(rows: Sequence[Row], front: Sequence[Row]) -> list[figures.Point]:
     """Every row with a latency and, but for the baseline, an accuracy."""
     points = []
     for row in rows:
@@ -217,6 +234,8 @@ def _points(rows: Sequence[Row]) -> list[figures.Point]:
                 winner=row.winner,
                 latency=middle,
                 latency_interval=(latency.lower_ms or middle, latency.upper_ms or middle),
+                size=row.verdict.size_mb,
+                front=row in front,
                 change=change[1],
                 change_interval=(change[0], change[2]),
             )
@@ -230,7 +249,7 @@ def _limits(verdict: Verdict, baseline: Row | None) -> figures.Limits:
     latency, label = budget.max_latency_ms, f"budget {budget.max_latency_ms} ms"
     if latency is None and budget.min_speedup and baseline and baseline.verdict.latency:
         latency, label = baseline.verdict.latency.median_ms / budget.min_speedup, f"{budget.min_speedup:g}× faster"
-    return figures.Limits(max_drop=budget.max_drop, latency=latency, latency_label=label)
+    return figures.Limits(max_drop=budget.max_drop, latency=latency, latency_label=label, size=budget.max_size_mb)
 
 
 def _class_images(catalog: Catalog) -> tuple[int, int]:

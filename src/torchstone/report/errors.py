@@ -72,7 +72,7 @@ def errors_of(run: Run, candidates: Sequence[Candidate], catalog: Catalog, verdi
     subject, baseline = comparison.subject, comparison.baseline
     recalls = mistakes.recalls(comparison, classes)
     lowest = min((min(recall.subject, recall.baseline) for recall in recalls[:RECALL_ROWS]), default=0.0)
-    shown, note = _pictures(mistakes.worst(comparison, PICTURES), catalog, candidates[0].artifact.preprocess)
+    shown, note = pictures_of(mistakes.worst(comparison, PICTURES), catalog, candidates[0].artifact.preprocess)
     return Errors(
         name=comparison.name,
         part=comparison.part,
@@ -93,23 +93,30 @@ def errors_of(run: Run, candidates: Sequence[Candidate], catalog: Catalog, verdi
 
 def _comparison(run: Run, candidates: Sequence[Candidate], verdict: Verdict) -> Comparison | None:
     """The first model of interest whose predictions are stored, beside the baseline on the same part."""
+    found = (comparison_of(run, candidates, row, verdict) for row in _of_interest(verdict))
+    return next((one for one in found if one is not None), None)
+
+
+def comparison_of(
+    run: Run, candidates: Sequence[Candidate], row: CandidateVerdict, verdict: Verdict
+) -> Comparison | None:
+    """What the candidate of this row answered, beside the baseline, on the part that the row is about; None where that
+    is not stored."""
     from torchstone.evaluate import predict
 
     by_id = {candidate.id: candidate for candidate in candidates}
-    for row in _of_interest(verdict):
-        part = row.accuracy.part if row.accuracy else "test"
-        subject, baseline = by_id.get(row.candidate_id), by_id.get(verdict.rows[0].candidate_id)
-        if subject is None or baseline is None:
-            continue
-        try:
-            base = mistakes.answers(predict.load(run.predictions(baseline, part)))
-            if subject is baseline:
-                return Comparison(name=row.name, part=part, subject=base, baseline=base)
-            own = mistakes.answers(predict.load(run.predictions(subject, part)), base.items)
-        except (ArtifactError, KeyError):
-            continue
-        return Comparison(name=row.name, part=part, subject=own, baseline=base)
-    return None
+    part = row.accuracy.part if row.accuracy else "test"
+    subject, baseline = by_id.get(row.candidate_id), by_id.get(verdict.rows[0].candidate_id)
+    if subject is None or baseline is None:
+        return None
+    try:
+        base = mistakes.answers(predict.load(run.predictions(baseline, part)))
+        if subject is baseline:
+            return Comparison(name=row.name, part=part, subject=base, baseline=base)
+        own = mistakes.answers(predict.load(run.predictions(subject, part)), base.items)
+    except (ArtifactError, KeyError):
+        return None
+    return Comparison(name=row.name, part=part, subject=own, baseline=base)
 
 
 def _of_interest(verdict: Verdict) -> list[CandidateVerdict]:
@@ -137,7 +144,7 @@ def _matrix(comparison: Comparison, classes: int) -> list[list[Cell]]:
     ]
 
 
-def _pictures(worst: list[Mistake], catalog: Catalog, preprocess: Preprocess) -> tuple[list[Picture], str | None]:
+def pictures_of(worst: list[Mistake], catalog: Catalog, preprocess: Preprocess) -> tuple[list[Picture], str | None]:
     """The images of these mistakes, and a note when some could not be read (a data set that was moved)."""
     from torchstone.core import tables
     from torchstone.data.preprocess import decode

@@ -1,4 +1,4 @@
-"""The report's figures: accuracy against latency, the quartets of a timing session."""
+"""The report's figures: accuracy against latency and against size, the quartets of a timing session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from torchstone.report.labels import Box, place
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Quantity = Literal["latency", "size"]
+AXIS: dict[Quantity, str] = {
+    "latency": "latency at batch 1, ms  (left is faster)", "size": "size of the model's files, MB  (left is smaller)",
+}  # fmt: skip
 WIDE, NARROW = 1056, 358
+HEIGHTS: dict[Quantity, tuple[int, int]] = {"latency": (470, 330), "size": (380, 300)}
+"""Of the wide and the narrow figure."""
 OUTCOMES = {
     "pass": (svg.PASS, "o"),
     "fail": (svg.FAIL, "X"),
@@ -27,7 +33,7 @@ PAGE_FONT = 0.93
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A candidate in the plane of latency (ms) and change of top-1 (points, negative is worse), with its intervals."""
+    """A candidate: its latency (ms), size (MB) and change of top-1 (points, negative is worse), with the intervals."""
 
     number: int
     name: str
@@ -36,8 +42,17 @@ class Point:
     winner: bool
     latency: float
     latency_interval: tuple[float, float]
+    size: float
     change: float
     change_interval: tuple[float, float]
+    front: bool
+    """No other is as accurate, as fast and as small."""
+
+    def across(self, quantity: Quantity) -> tuple[float, float, float]:
+        """Where it lies on the axis of this quantity, and both ends of its interval."""
+        if quantity == "size":
+            return self.size, self.size, self.size
+        return self.latency, *self.latency_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +62,23 @@ class Limits:
     max_drop: float
     latency: float | None
     latency_label: str = ""
+    size: float | None = None
+
+    def across(self, quantity: Quantity) -> tuple[float | None, str]:
+        """The line on the axis of this quantity, and what it is called."""
+        if quantity == "size":
+            return self.size, "" if self.size is None else f"budget {self.size:g} MB"
+        return self.latency, self.latency_label
 
 
-def scatter(points: Sequence[Point], limits: Limits, *, narrow: bool = False) -> str:
-    """Change of accuracy against latency. The narrow one, for telephones, is labelled with the rows' numbers."""
+def scatter(points: Sequence[Point], limits: Limits, quantity: Quantity = "latency", *, narrow: bool = False) -> str:
+    """Change of accuracy against latency or size. The narrow one, for telephones, is labelled with the rows'
+    numbers."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with matplotlib.rc_context(svg.STYLE):
-        width, height = (NARROW, 330) if narrow else (WIDE, 470)
+        width, height = (NARROW if narrow else WIDE), HEIGHTS[quantity][narrow]
         figure = svg.canvas(width, height)
         left, right, bottom, top = (44, 8, 44, 30) if narrow else (52, 16, 48, 32)
         axes = figure.add_axes(
@@ -63,18 +86,18 @@ def scatter(points: Sequence[Point], limits: Limits, *, narrow: bool = False) ->
         )
         floor, ceiling = _change_range(points, limits)
         axes.set_ylim(floor, ceiling)
-        _latency_axis(axes, points, limits)
-        _draw_limits(axes, limits, floor)
+        _cost_axis(axes, points, limits, quantity)
+        _draw_limits(axes, limits, floor, quantity)
         for point in points:
-            _draw_point(axes, point, floor)
+            _draw_point(axes, point, floor, quantity)
         for x, y, text, side in (
             (left, height - top + 14, "change of top-1, points", "left"),
-            (width - right, 8, "latency at batch 1, ms  (left is faster)", "right"),
+            (width - right, 8, AXIS[quantity], "right"),
         ):
             figure.text(x / width, y / height, text, ha=side, color=svg.MUTED, fontsize=svg.FONT_SIZE)
-        _label_points(axes, points, limits, FigureCanvasAgg(figure).get_renderer(), narrow=narrow)
-        name = "scatter-narrow" if narrow else "scatter-wide"
-        return svg.render(figure, name, f"Change of top-1 against latency for {len(points)} candidates")
+        _label_points(axes, points, limits, quantity, FigureCanvasAgg(figure).get_renderer(), narrow=narrow)
+        name = f"{'scatter' if quantity == 'latency' else quantity}-{'narrow' if narrow else 'wide'}"
+        return svg.render(figure, name, f"Change of top-1 against {quantity} for {len(points)} candidates")
 
 
 def _change_range(points: Sequence[Point], limits: Limits) -> tuple[float, float]:
@@ -88,12 +111,13 @@ def _change_range(points: Sequence[Point], limits: Limits) -> tuple[float, float
     return low - room, high + room
 
 
-def _latency_axis(axes: Axes, points: Sequence[Point], limits: Limits) -> None:
-    """Logarithmic where the slowest takes more than three times as long as the fastest."""
+def _cost_axis(axes: Axes, points: Sequence[Point], limits: Limits, quantity: Quantity) -> None:
+    """Logarithmic where the dearest costs more than three times as much as the cheapest."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
-    shown = [value for point in points for value in (point.latency, *point.latency_interval)]
-    shown += [limits.latency] if limits.latency else []
+    limit, _ = limits.across(quantity)
+    shown = [value for point in points for value in point.across(quantity)]
+    shown += [limit] if limit else []
     low, high = min(shown), max(shown)
     if low > 0 and high > 3 * low:
         axes.set_xscale("log")
@@ -113,8 +137,8 @@ def _latency_axis(axes: Axes, points: Sequence[Point], limits: Limits) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _draw_limits(axes: Axes, limits: Limits, floor: float) -> None:
-    """The margin with what lies beyond it shaded, and the latency that the budget asks for."""
+def _draw_limits(axes: Axes, limits: Limits, floor: float, quantity: Quantity) -> None:
+    """The margin with what lies beyond it shaded, and the latency or size that the budget asks for."""
     axes.axhspan(floor, -limits.max_drop, color=svg.SHADE, alpha=0.55, linewidth=0)
     axes.axhline(-limits.max_drop, color=svg.FAIL, linewidth=1.25, linestyle=(0, (5, 3)))
     axes.axhline(0, color=svg.MUTED, linewidth=1)
@@ -122,44 +146,48 @@ def _draw_limits(axes: Axes, limits: Limits, floor: float) -> None:
         f"margin {wording.MINUS}{limits.max_drop:g}", (1, -limits.max_drop), xycoords=("axes fraction", "data"),
         xytext=(-2, -4), textcoords="offset points", ha="right", va="top", color=svg.FAIL,
     )  # fmt: skip
-    if limits.latency is not None:
-        axes.axvline(limits.latency, color=svg.MUTED, linewidth=1.25, linestyle=(0, (5, 3)))
+    limit, label = limits.across(quantity)
+    if limit is not None:
+        axes.axvline(limit, color=svg.MUTED, linewidth=1.25, linestyle=(0, (5, 3)))
         axes.annotate(
-            limits.latency_label, (limits.latency, 1), xycoords=("data", "axes fraction"),
+            label, (limit, 1), xycoords=("data", "axes fraction"),
             xytext=(5, -1), textcoords="offset points", ha="left", va="top", color=svg.MUTED,
         )  # fmt: skip
 
 
-def _draw_point(axes: Axes, point: Point, floor: float) -> None:
+def _draw_point(axes: Axes, point: Point, floor: float, quantity: Quantity) -> None:
     """One candidate: filled and coloured where it met the test set, hollow and grey where it was only screened."""
     colour, marker = OUTCOMES.get(point.outcome, (svg.MUTED, "o"))
     tested = point.kind == "tested"
     if point.kind == "baseline":
         colour, marker = svg.INK, "s"
+    across, *interval = point.across(quantity)
     if point.change < floor:
-        axes.plot(point.latency, floor, marker="v", color=colour, markersize=9, clip_on=False, linestyle="none")
+        axes.plot(across, floor, marker="v", color=colour, markersize=9, clip_on=False, linestyle="none")
         return
     bars = {"color": colour, "linewidth": 1.5 if tested else 1.0, "alpha": 1.0 if tested else 0.6, "zorder": 2}
-    axes.plot(point.latency_interval, (point.change, point.change), **bars)
-    axes.plot((point.latency, point.latency), point.change_interval, **bars)
+    axes.plot(interval, (point.change, point.change), **bars)
+    axes.plot((across, across), point.change_interval, **bars)
     if point.winner:
-        axes.plot(point.latency, point.change, "o", markersize=19, color="none", markeredgecolor=colour, zorder=3)
+        axes.plot(across, point.change, "o", markersize=19, color="none", markeredgecolor=colour, zorder=3)
     axes.plot(
-        point.latency, point.change, marker=marker, markersize=9 if point.kind != "screened" else 7,
+        across, point.change, marker=marker, markersize=9 if point.kind != "screened" else 7,
         color=colour if point.kind != "screened" else svg.PAPER, markeredgecolor=colour, markeredgewidth=1.5,
         linestyle="none", zorder=4,
     )  # fmt: skip
 
 
-def _label_points(axes: Axes, points: Sequence[Point], limits: Limits, renderer: Any, *, narrow: bool) -> None:
-    """Names (numbers in the narrow figure) beside their points, the tested ones first."""
+def _label_points(
+    axes: Axes, points: Sequence[Point], limits: Limits, quantity: Quantity, renderer: Any, *, narrow: bool
+) -> None:
+    """Names (numbers in the narrow figure) beside their points, the tested ones first; those on the front in bold."""
     from matplotlib.font_manager import FontProperties
 
     floor = axes.get_ylim()[0]
-    order = sorted(points, key=lambda point: (point.kind == "screened", point.latency))
-    anchors = [_pixels(axes, point.latency, max(floor, point.change)) for point in order]
+    order = sorted(points, key=lambda point: (point.kind == "screened", point.across(quantity)))
+    anchors = [_pixels(axes, point.across(quantity)[0], max(floor, point.change)) for point in order]
     texts = [_label(point, floor, narrow=narrow) for point in order]
-    weights = ["bold" if point.winner else "normal" for point in order]
+    weights = ["bold" if point.front else "normal" for point in order]
     sizes = []
     for text, weight in zip(texts, weights, strict=True):
         width, height, _ = renderer.get_text_width_height_descent(
@@ -168,7 +196,9 @@ def _label_points(axes: Axes, points: Sequence[Point], limits: Limits, renderer:
         sizes.append((PAGE_FONT * width, height))
     obstacles = [Box(x - 9, y - 9, x + 9, y + 9) for x, y in anchors]
     obstacles += [_box(text.get_window_extent(renderer)) for text in axes.texts]
-    boxes = place(anchors, sizes, obstacles, _lines(axes, points, limits), _box(axes.get_window_extent(renderer)))
+    boxes = place(
+        anchors, sizes, obstacles, _lines(axes, points, limits, quantity), _box(axes.get_window_extent(renderer))
+    )
     inverse = axes.transData.inverted()
     for point, text, weight, (x, y), box in zip(order, texts, weights, anchors, boxes, strict=True):
         side, edge = "center", (box.left + box.right) / 2
@@ -183,20 +213,22 @@ def _label_points(axes: Axes, points: Sequence[Point], limits: Limits, renderer:
         across, up = inverse.transform((edge, (box.bottom + box.top) / 2))
         axes.text(
             across, up, text, ha=side, va="center_baseline", weight=weight,
-            color=svg.MUTED if point.kind == "screened" else svg.INK, zorder=5,
+            color=svg.INK if point.front or point.kind != "screened" else svg.MUTED, zorder=5,
         )  # fmt: skip
 
 
-def _lines(axes: Axes, points: Sequence[Point], limits: Limits) -> list[Box]:
+def _lines(axes: Axes, points: Sequence[Point], limits: Limits, quantity: Quantity) -> list[Box]:
     """The intervals and the budget's lines as thin boxes."""
     floor, ceiling = axes.get_ylim()
     first, last = axes.get_xlim()
     spans = [((first, last), (level, level)) for level in (0.0, -limits.max_drop)]
-    spans += [((limits.latency, limits.latency), (floor, ceiling))] if limits.latency else []
+    limit, _ = limits.across(quantity)
+    spans += [((limit, limit), (floor, ceiling))] if limit else []
     for point in points:
         if point.change >= floor:
-            spans.append((point.latency_interval, (point.change, point.change)))
-            spans.append(((point.latency, point.latency), point.change_interval))
+            across, first, last = point.across(quantity)
+            spans.append(((first, last), (point.change, point.change)))
+            spans.append(((across, across), point.change_interval))
     lines = []
     for (left, right), (low, high) in spans:
         (x0, y0), (x1, y1) = _pixels(axes, left, max(floor, low)), _pixels(axes, right, high)

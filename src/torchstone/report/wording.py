@@ -31,6 +31,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
+def took(seconds: float | None) -> str:
+    """As ``duration``, with its unit cut short for a table: 0.4 s, 12 s, 3.1 min, 2.0 h; a dash for None."""
+    if seconds is None:
+        return NONE
+    if seconds < 99.5:
+        return f"{seconds:.{0 if seconds >= 9.95 else 1}f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+
+
 def signed_short(value: float) -> str:
     """As short as it can be, with its sign: +1, −0.5, 0."""
     return "0" if abs(value) < 1e-9 else f"{value:+.3g}".replace("-", MINUS)
@@ -39,6 +48,14 @@ def signed_short(value: float) -> str:
 def count(value: int) -> str:
     """With thousands separated."""
     return f"{value:,}"
+
+
+def counted(value: int) -> str:
+    """In full below a million, else with three significant digits: 62,006, 11.2 million, 3.64 billion."""
+    for size, name in ((1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{fixed(value / size, decimals(value / size))} {name}"
+    return count(value)
 
 
 def plural(value: int, one: str, several: str | None = None) -> str:
