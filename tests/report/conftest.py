@@ -133,6 +133,8 @@ class Builder:
     story: Story
     trained: bool
     recipes: tuple[Recipe, ...]
+    origin: Artifact | None = None
+    """The baseline's, which is built first."""
     ratios: dict[str, Floats] = field(default_factory=dict)
     """Every candidate's quartets against the baseline, sorted."""
 
@@ -185,8 +187,11 @@ class Builder:
         form: Format = (
             "torch" if recipe.runtime == "torch" else "onnx" if recipe.runtime == "onnxruntime" else "openvino"
         )
-        artifact = self.artifact(BASELINE, "torch", content, split, None)
-        if recipe is not self.recipes[0]:
+        if recipe is self.recipes[0]:
+            artifact = self.origin = self.artifact(BASELINE, "torch", content, split, None)
+        else:
+            assert self.origin
+            artifact = self.origin
             *before, _ = accumulate(recipe.name.split("+"), "{}+{}".format)
             for chain in before:
                 artifact = self.artifact(chain, "torch", content, split, artifact)

@@ -125,7 +125,7 @@ def _changes(
     changes.append(_change("Images", *sides))
     if old.preprocess.decoder != new.preprocess.decoder:
         changes.append(_change("Decoder", old.preprocess.decoder, new.preprocess.decoder))
-    share = f" ({100 * now.size_mb / was.size_mb:.0f} %)" if was.size_mb else ""
+    share = f" ({wording.fixed(100 * now.size_mb / was.size_mb, 0)} %)" if was.size_mb else ""
     sizes = [f"{wording.megabytes(row.size_mb)} MB" for row in (was, now)]
     changes.append(Change(what="Size", before=sizes[0], after=sizes[1] + share))
     changes.append(_change("Runtime", *(_runtime(one) for one in (baseline, candidate))))
@@ -140,7 +140,7 @@ def _ratio(what: str, before: int, after: int) -> Change:
     """Both counts, and what stayed."""
     if before == after:
         return Change(what=what, before=wording.counted(before), after=None)
-    share = f" ({100 * after / before:.0f} %)"
+    share = f" ({wording.fixed(100 * after / before, 0)} %)"
     return Change(what=what, before=wording.counted(before), after=wording.counted(after) + share)
 
 

@@ -26,6 +26,8 @@ OUTCOMES = {
     "undecided": (svg.UNDECIDED, "D"),
     "void": (svg.VOID, "s"),
 }
+TICK = 46
+"""Pixels that the number below a tick takes at most, with some room."""
 
 PAGE_FONT = 0.93
 """Width of the page's font against DejaVu Sans, in which matplotlib measures; Arial's is 0.85 to 0.89 of it."""
@@ -124,8 +126,10 @@ def _cost_axis(axes: Axes, points: Sequence[Point], limits: Limits, quantity: Qu
         axes.set_xlim(low / (high / low) ** 0.2, high * (high / low) ** 0.09)
         first, last = axes.get_xlim()
         decades = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
-        ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
-        axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if first <= tick <= last]))
+        ways = ([step * 10.0**decade for decade in decades for step in steps] for steps in ((1, 2, 5), (1, 3), (1,)))
+        seen = [[tick for tick in ticks if first <= tick <= last] for ticks in ways]
+        room = axes.get_window_extent().width // TICK
+        axes.xaxis.set_major_locator(FixedLocator(next((ticks for ticks in seen if len(ticks) <= room), seen[-1])))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         room = 0.1 * (high - low) or 0.1 * high
@@ -149,9 +153,10 @@ def _draw_limits(axes: Axes, limits: Limits, floor: float, quantity: Quantity) -
     limit, label = limits.across(quantity)
     if limit is not None:
         axes.axvline(limit, color=svg.MUTED, linewidth=1.25, linestyle=(0, (5, 3)))
+        late = _pixels(axes, limit, floor)[0] > axes.get_window_extent().x1 - 7.5 * len(label)
         axes.annotate(
-            label, (limit, 1), xycoords=("data", "axes fraction"),
-            xytext=(5, -1), textcoords="offset points", ha="left", va="top", color=svg.MUTED,
+            label, (limit, 1), xycoords=("data", "axes fraction"), xytext=(-5 if late else 5, -1),
+            textcoords="offset points", ha="right" if late else "left", va="top", color=svg.MUTED,
         )  # fmt: skip
 
 
