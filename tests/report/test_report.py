@@ -201,6 +201,18 @@ def test_without_a_winner_the_reasons_stand_at_the_top(make_run: Any) -> None:
     assert "training" not in document.sections()
 
 
+def test_a_winner_without_a_bound_on_its_speed_says_so(make_run: Any) -> None:
+    run = make_run(trained=False)
+    stored = json.loads(run.verdict.read_text())
+    row = next(one for one in stored["rows"] if one["candidate_id"] == stored["winner"])
+    row["speed"] |= {"lower": None, "upper": None}
+    run.verdict.write_text(json.dumps(stored))
+    text = written(run).text
+    assert "without a bound: see Timing" in text
+    assert f"at least {wording.NONE}" not in text
+    assert "no bound" in text[text.index("Candidates First the shortlist") :]
+
+
 def test_a_void_session_says_so(make_run: Any) -> None:
     text = written(make_run(story="void", trained=False)).text
     assert "Control: void." in text

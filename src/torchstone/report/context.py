@@ -198,7 +198,9 @@ def _key_numbers(winner: CandidateVerdict, baseline: Row | None, verdict: Verdic
                 title="Faster at batch 1",
                 value=wording.times(winner.speed.ratio).removesuffix("×"),
                 unit="×",
-                bound=f"at least {wording.times(winner.speed.lower)}",
+                bound="without a bound: see Timing"
+                if winner.speed.lower is None
+                else f"at least {wording.times(winner.speed.lower)}",
                 detail=f"{wording.milliseconds(latency.median_ms if latency else None)} ms instead of "
                 f"{wording.milliseconds(before.median_ms if before else None)} ms ({winner.speed.rival})",
             )

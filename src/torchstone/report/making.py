@@ -161,7 +161,8 @@ def _tensors(path: Path) -> Sequence[tuple[str, Sequence[int]]]:
     """Type and shape of each stored tensor of a model's file."""
     if path.suffix == ".safetensors":
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            length = min(int.from_bytes(file.read(8), "little"), path.stat().st_size)  # of a damaged file: anything
+            header = json.loads(file.read(length))
         return [(one["dtype"], one["shape"]) for name, one in header.items() if name != "__metadata__"]
     if path.suffix == ".xml":
         data = [layer.find("data") for layer in ElementTree.parse(path).iter("layer") if layer.get("type") == "Const"]
