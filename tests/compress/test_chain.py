@@ -77,6 +77,28 @@ def test_only_unchanged_weights_are_free() -> None:
     assert free == {"onnx": True, "openvino": True, "bf16@openvino": True, "int8": False}
 
 
+def test_what_is_free_can_depend_on_the_options() -> None:
+    kept, learnt = (f"resolution=16:epochs={epochs}+onnx" for epochs in (0, 2))
+    assert chain.plan(kept, check_packages=False).free
+    assert not chain.plan(learnt, check_packages=False).free
+    assert chain.keeps_weights(kept)
+    assert not chain.keeps_weights(learnt)
+    assert not chain.keeps_weights("mirror+int8@openvino")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("student=timm/resnet18:epochs=3", "student=timm/resnet18:epochs=3 in torch"),
+        ("student=efficientnet/0.5", "student=efficientnet/0.5 in torch"),
+    ],
+)
+def test_a_student_of_a_named_library_needs_no_colon(text: str, shown: str) -> None:
+    plan = chain.plan(text)
+    assert str(plan) == shown
+    assert str(chain.plan(plan.text)) == shown
+
+
 def test_a_missing_package_is_named_with_its_extra_before_anything_is_built() -> None:
     script = (
         "import sys; sys.modules['nncf'] = None\n"

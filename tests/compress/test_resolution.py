@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from built import answers, made
@@ -11,11 +12,13 @@ from torchstone.compress.steps.resolution import resized
 from torchstone.core.artifact import identified
 from torchstone.core.errors import ChainError
 from torchstone.core.values import Artifact, Candidate, MadeBy
+from torchstone.data.augment import Augmenter
 from torchstone.data.preprocess import default_preprocess
 from torchstone.models import store, zoo
 from torchstone.runtimes import golden, open_candidate
 from torchstone.stages import find, judge
 from torchstone.stages.read import Data
+from torchstone.train.teaching import SEED
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +87,16 @@ def test_models_of_two_sizes_are_timed_on_the_same_images(resnet20: Candidate, d
     table = timing.load_timings(data.run.timings(small))
     paired = table.filter(table["rival"].is_not_null())  # not those of large batches
     assert set(paired["side"].to_list()) == {"candidate", "rival"}
+
+
+def test_the_original_teaches_the_small_one(resnet20: Candidate, data: Data) -> None:
+    """It sees the images at its own size; what it answers for the same images at 16 pixels is something else."""
+    taught = made("resolution=16:epochs=0+distill=1:views=1", resnet20, data).artifact
+    assert taught.preprocess.crop == 16
+    assert "taught by resnet20 (as trained)" in taught.notes[-1]
+    rows = np.arange(8)
+    whole = data.sets(resnet20.artifact, "train")["train"].stored(rows)
+    expected = open_candidate(resnet20)(Augmenter("light", 32, SEED, 0)(whole, rows))["logits"]
+    kept = [np.load(path)[:8] for path in (data.run.cache / "steps" / "teachers").glob("*/view-0.npy")]
+    assert any(np.allclose(one, expected, atol=1e-3) for one in kept), "asked for the whole images"
+    assert made("resolution=16:epochs=0", resnet20, data).free

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.datasets
 import torch
+from PIL import Image
 from torch.nn import functional
 
+from torchstone.compress.steps.resolution import resized
 from torchstone.core.errors import ChainError, ConfigError
 from torchstone.core.values import Artifact, Candidate
+from torchstone.data import augment
 from torchstone.runtimes import open_artifact
 from torchstone.stages import compress
 from torchstone.stages.read import Data
@@ -81,7 +85,7 @@ def test_the_teacher_answers_for_the_images_that_the_student_sees(lesson: Teachi
     rows = np.array([5, 3, 11])
     runner = open_artifact(trained)
     for epoch in range(4):
-        pixels = lesson.augmenter(epoch)(lesson.images.stored(rows), rows)
+        pixels = lesson.augmenter(epoch, 32)(lesson.images.stored(rows), rows)
         np.testing.assert_allclose(lesson.taught(rows, epoch), runner(pixels)["logits"], atol=1e-4)
     assert torch.equal(lesson.taught(rows, 0), lesson.taught(rows, 2))
     assert not torch.equal(lesson.taught(rows, 0), lesson.taught(rows, 1))
@@ -160,11 +164,41 @@ def test_what_a_teacher_cannot_answer_for_is_refused(lesson: Teaching, data: Dat
     [
         ({"classes": ("a", "b")}, "classes of the teacher"),
         ({"split_fingerprint": "another"}, "another split"),
-        ({"preprocess": "small"}, "crop is 16 and 32"),
+        ({"preprocess": {"interpolation": "nearest"}}, "interpolation is nearest and bilinear"),
+        ({"preprocess": {"crop": 16}}, "other parts of an image: the teacher 16 pixels of 32 and the student 32 of 32"),
     ],
 )
 def test_teachers_of_something_else_are_refused(change: dict[str, Any], problem: str, trained: Artifact) -> None:
-    if change.get("preprocess"):
-        change = {"preprocess": trained.preprocess.model_copy(update={"crop": 16})}
+    if other := change.get("preprocess"):
+        change = {"preprocess": trained.preprocess.model_copy(update=other)}
     with pytest.raises(ChainError, match=problem):
-        teaching.check_teacher(trained.model_copy(update=change), trained)
+        teaching.check_teacher(trained.model_copy(update=change), trained, "light")
+
+
+@pytest.mark.parametrize("policy", ["none", "light", "mirror", "standard", "medical"])
+@pytest.mark.parametrize("margin", [0, 32])
+def test_the_same_view_at_another_size(policy: str, margin: int) -> None:
+    """Half the pixels, the same part of the image, mirrored and turned alike: what another view shows is far off."""
+    photo = Image.open(Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg").convert("RGB")
+    corners = [photo.crop((60 * number, 10 * number, 60 * number + 300, 10 * number + 300)) for number in range(6)]
+    large = np.stack([np.asarray(one.resize((256 + margin,) * 2)) for one in corners])
+    small = np.stack([np.asarray(Image.fromarray(one).resize((128 + margin // 2,) * 2)) for one in large])
+    rows = np.arange(6)
+
+    def seen(images: np.ndarray, crop: int, epoch: int) -> np.ndarray:
+        made = augment.Augmenter(policy, crop, teaching.SEED, epoch)(images, rows)
+        return np.stack([np.asarray(Image.fromarray(one).resize((32, 32))) for one in made]).astype(float)
+
+    same = np.abs(seen(large, 256, 0) - seen(small, 128, 0)).mean()
+    assert same < 6
+    if policy != "none":
+        assert np.abs(seen(large, 256, 0) - seen(small, 128, 1)).mean() > 2 * same
+
+
+def test_a_teacher_of_another_size_teaches_and_what_varies_otherwise_there_is_refused(trained: Artifact) -> None:
+    small = trained.model_copy(update={"preprocess": resized(trained.preprocess, 20)})
+    teaching.check_teacher(trained, small, "standard")
+    with pytest.raises(ChainError, match="by other rules at another size") as caught:
+        teaching.check_teacher(trained, small, "strong")
+    assert caught.value.hint
+    assert "augment=standard" in caught.value.hint

@@ -61,7 +61,7 @@ class Plan:
     @property
     def free(self) -> bool:
         """Whether the weights stay what they were."""
-        return all(planned.step.free for planned in self.steps)
+        return all(planned.step.is_free(planned.config) for planned in self.steps)
 
     def __str__(self) -> str:
         shown = " + ".join(f"({planned})" if planned.inserted else str(planned) for planned in self.steps)
@@ -79,6 +79,11 @@ def named(chain: str, runtime: str) -> str:
     """What a candidate is called: its chain, with its runtime unless that is said already."""
     said = chain.endswith((f"@{runtime}", f"+{runtime}")) or chain == runtime
     return chain if said else f"{chain}@{runtime}"
+
+
+def keeps_weights(text: str) -> bool:
+    """Whether a chain that was built once left the weights what they were."""
+    return all(planned.step.is_free(planned.config) for planned in (_read(part, text) for part in text.split("+")))
 
 
 def plan(text: str, *, start: Format = "torch", check_packages: bool = True) -> Plan:
@@ -112,6 +117,13 @@ def plan(text: str, *, start: Format = "torch", check_packages: bool = True) -> 
 
 
 def _parse(part: str, chain: str) -> PlannedStep:
+    """A step with options that go together."""
+    planned = _read(part, chain)
+    planned.step.check(planned.config, planned.target)
+    return planned
+
+
+def _read(part: str, chain: str) -> PlannedStep:
     match = STEP.fullmatch(part)
     if match is None:
         raise ChainError(
@@ -140,7 +152,6 @@ def _parse(part: str, chain: str) -> PlannedStep:
         if pair:
             options[key] = value
     config = _config(step, name, options)
-    step.check(config, target)
     return PlannedStep(name=name, step=step, config=config, target=target, inserted=False)
 
 

@@ -55,16 +55,22 @@ def teacher_of(config: Distilling) -> Artifact | None:
     return None if config.teacher is None else load_artifact(config.teacher)
 
 
+def views_of(config: Distilling, epochs: int) -> int:
+    """Ways in which a training of so many epochs varies an image: what the teacher answers."""
+    return 1 if config.augment == "none" else min(config.views or epochs, epochs)
+
+
 def teaching_of(
     config: Distilling, epochs: int, teacher: Artifact, student: Artifact, context: StepContext
 ) -> Teaching:
-    """``teacher`` with the options of a training of ``epochs``. Raises a ChainError where it cannot teach."""
+    """``teacher`` with the options of a training of ``epochs``; it sees its images at its own size. Raises a ChainError
+    where it cannot teach."""
     from torchstone.train.teaching import Distillation, Teaching, check_teacher
 
-    check_teacher(teacher, student)
+    check_teacher(teacher, student, config.augment)
     return Teaching(
         teacher=teacher,
-        images=context.train,
+        images=context.at(teacher.preprocess).train,
         distillation=Distillation(
             method=config.method,
             temperature=config.temperature,
@@ -72,7 +78,7 @@ def teaching_of(
             alpha=config.alpha,
             beta=config.beta,
         ),
-        views=1 if config.augment == "none" else min(config.views or epochs, epochs),
+        views=views_of(config, epochs),
         policy=config.augment,
         cache=context.cache,
     )

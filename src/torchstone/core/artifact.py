@@ -16,6 +16,7 @@ CHECKPOINTS = "checkpoints"
 """What an interrupted step goes on from; it lies beside the model's files until the artifact stands."""
 IDENTITY = {
     "format", "files", "architecture", "architecture_options", "classes", "preprocess", "input", "output", "precision",
+    "mirrored",
 }  # fmt: skip
 """What makes two artifacts the same model: the files, and how they are to be read."""
 CLOCK = "clock.json"

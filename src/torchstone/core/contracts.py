@@ -139,6 +139,20 @@ class StepContext:
     """The same for a model that sees its images otherwise."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a step takes of the data: what its time goes with. Whether it takes val, ``Step.wants_val`` says."""
+
+    epochs: int = 0
+    """Passes over the training part, of the network that it is given or one made of it."""
+    own_epochs: int = 0
+    """The same of a network that has nothing in common with that one."""
+    answers: int = 0
+    """Passes in which a teacher answers for the training part, where its answers are not kept from before."""
+    calibration: int = 0
+    """Calibration images, at most."""
+
+
 @runtime_checkable
 class Step(Protocol):
     """Makes one artifact from another: a compression step and an exporter are the same kind of thing.
@@ -163,7 +177,8 @@ class Step(Protocol):
     final: ClassVar[bool] = False
     """True when it settles the arithmetic, so that no other step may follow."""
     free: ClassVar[bool] = False
-    """True when the weights stay what they were (an export, another arithmetic): a rival that costs nothing."""
+    """True when the weights stay what they were (an export, another arithmetic): a rival that costs nothing. Where that
+    depends on the options, ``is_free`` says."""
     integers: ClassVar[bool] = False
     """True when layers compute in integers, which CPUs without the instructions for it do less exactly."""
     Config: type[StepConfig] = StepConfig
@@ -180,6 +195,14 @@ class Step(Protocol):
         model, say, by its id; ``origin`` is the one that the chain began with. Raises a UserError where it is not to
         be had."""
         return {}
+
+    def is_free(self, config: Any) -> bool:
+        """Whether the weights stay what they were with these options."""
+        return self.free
+
+    def needs(self, config: Any) -> Needs:
+        """What it takes of the data with these options."""
+        return Needs()
 
     def wants_val(self, config: Any) -> bool:
         """Whether it makes choices with these options, for which it needs images that nothing else has seen."""

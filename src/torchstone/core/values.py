@@ -206,6 +206,9 @@ class Artifact(Value):
     precision: Precision = Field(
         default="f32", description="the arithmetic its floating-point layers are meant to run in"
     )
+    mirrored: bool = Field(
+        default=False, description="its logits are the mean of those of an image and of its mirror image"
+    )
     parent: str | None = None
     made_by: MadeBy
     chain: str = Field(default="", description="the steps from the trained model to here")
@@ -216,6 +219,7 @@ class Artifact(Value):
     )
     split_fingerprint: str
     environment: dict[str, Any] = {}
+    seconds: float | None = Field(default=None, description="that its own step took, by the clock on the wall")
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -249,6 +253,13 @@ class Candidate(Value):
     @property
     def id(self) -> str:
         return files.digest([self.artifact.id, self.runtime, self.options.model_dump(mode="json")])
+
+    def repeats(self, baseline: Candidate) -> bool:
+        """Whether its sums are those of ``baseline``, as the export has proven: the same weights in float32, on the
+        same pixels. Not of everything that is free: half precision, another decoder or size answer otherwise."""
+        ours, theirs = self.artifact, baseline.artifact
+        exported = self.free and ours.made_by.step == ours.format and self.options.precision == "f32"
+        return exported and ours.preprocess == theirs.preprocess and ours.mirrored == theirs.mirrored
 
     @property
     def description(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def needs_fallback(winner: Candidate) -> bool:
 
 
 def fallback_among(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The FP32 candidate that any CPU can serve with the same answers: ONNX before the others."""
-    plain = [one for one in candidates if one.free and one.options.precision == "f32"]
+    """The FP32 candidate that any CPU can serve with the baseline's answers (``candidates[0]``): ONNX before others."""
+    plain = [one for one in candidates if one.repeats(candidates[0])]
     by_format: dict[str, Candidate] = {one.artifact.format: one for one in reversed(plain)}
     return by_format.get("onnx") or by_format.get("openvino")

@@ -31,8 +31,10 @@ def cost(architecture: str, *, classes: int, crop: int, channels: int = 3) -> Co
 
 
 def macs_of(model: Deployable, crop: int) -> int:
-    """Multiply-accumulates of one image of ``crop`` pixels a side."""
-    return cost_of(model.network, zoo.input_like(crop, model.channels)).macs
+    """Multiply-accumulates of one image of ``crop`` pixels a side, and of its mirror image where the model looks at it,
+    too."""
+    once = cost_of(model.network, zoo.input_like(crop, model.channels)).macs
+    return 2 * once if model.mirrored else once
 
 
 def cost_of(network: nn.Module, image: torch.Tensor) -> Cost:

@@ -1,4 +1,4 @@
-"""A network with its normalisation inside: what is exported and what is served."""
+"""A network with its normalisation inside, and its mirror where it has one: what is exported and what is served."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 class Deployable(nn.Module):
-    """uint8[N, H, W, 3] RGB → float32 logits[N, C]."""
+    """uint8[N, H, W, 3] RGB → float32 logits[N, C]. ``mirrored``: the mean of those of each image and of its mirror
+    image. A training step shows the network single images all the same; val sees what is served."""
 
     mean: torch.Tensor
     std: torch.Tensor
     luma: torch.Tensor
 
-    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
+    def __init__(self, network: nn.Module, preprocess: Preprocess, *, mirrored: bool = False) -> None:
         super().__init__()
         self.network = network
+        self.mirrored = mirrored
         self.channels = preprocess.channels
         mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
         if preprocess.channels == 1:
@@ -37,4 +39,10 @@ class Deployable(nn.Module):
         return (x - self.mean) / self.std
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.network(self.normalise(image))
+        x = self.normalise(image)
+        if not self.mirrored:
+            return self.network(x)
+        # Both go through together: an exported graph holds each layer once, and a quantiser finds one range for it.
+        # They are joined behind the normalisation, which quantisers know only where it directly follows the image.
+        both = self.network(torch.cat([x, x.flip(3)]))
+        return both.unflatten(0, (2, -1)).mean(0)

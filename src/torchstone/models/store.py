@@ -68,7 +68,7 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
 def load(artifact: Artifact) -> Deployable:
     """The artifact's network in eval mode, with its normalisation. Raises ArtifactError if the weights do not fit."""
     network = load_network(artifact)
-    return Deployable(network, artifact.preprocess).eval()
+    return Deployable(network, artifact.preprocess, mirrored=artifact.mirrored).eval()
 
 
 def load_network(artifact: Artifact) -> nn.Module:

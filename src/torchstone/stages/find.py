@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torchstone.compress.chain import named
+from torchstone.compress.chain import keeps_weights, named
 from torchstone.core import files, registry
 from torchstone.core.artifact import load_artifact
 from torchstone.core.errors import ArtifactError
@@ -27,7 +27,7 @@ def candidate_of(artifact: Artifact, name: str, runtime: str | None, threads: in
         artifact=artifact,
         runtime=runtime,
         options=RuntimeOptions(threads=threads, precision=artifact.precision),
-        free=artifact.chain != "" and all(registry.steps.get(step).free for step in artifact.steps),
+        free=artifact.chain != "" and keeps_weights(artifact.chain),
     )
 
 

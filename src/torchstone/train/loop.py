@@ -197,7 +197,7 @@ def _rest_of(job: Job, progress: Progress, images: ImageSet, order: NDArray[np.i
     plan = [order[step * recipe.batch : (step + 1) * recipe.batch] for step in range(progress.step, job.steps)]
     make = Augmenter(recipe.augment, job.crop, job.seed, progress.epoch, job.policy_source)
     if job.teaching:
-        make = job.teaching.augmenter(progress.epoch)
+        make = job.teaching.augmenter(progress.epoch, job.crop)
     return batches(images, [job.ranks.share(rows) for rows in plan], make, workers=recipe.workers)
 
 

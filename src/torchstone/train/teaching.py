@@ -28,7 +28,7 @@ from torchstone.core.errors import ChainError
 from torchstone.core.machine import usable_cores
 from torchstone.core.values import Artifact, RuntimeOptions
 from torchstone.data import augment
-from torchstone.data.augment import Augmenter
+from torchstone.data.augment import POLICIES, Augmenter
 from torchstone.data.cache import NOT_PIXELS
 from torchstone.data.loader import batches
 from torchstone.runtimes import open_artifact
@@ -39,6 +39,10 @@ VERSION = 1
 """Of what is kept of a teacher's answers: raise it when that changes."""
 BATCH = 64
 """Images that the teacher is asked for at once."""
+SIZE = {"resize", "crop"}
+"""Fields of a preprocessing by which the same view of an image gets more pixels or fewer."""
+ROUNDED = 1.0
+"""Pixels by which a resized image may miss its share."""
 SEED = 0
 """Of the views: the same ones for all students of a teacher."""
 
@@ -83,7 +87,7 @@ class Teaching:
 
     teacher: Artifact
     images: ImageSet
-    """The training part, as teacher and student see it."""
+    """The training part, as the teacher sees it."""
     distillation: Distillation
     views: int
     """Ways in which an image is shown; an epoch takes the next one."""
@@ -103,9 +107,9 @@ class Teaching:
             **asdict(self.distillation),
         }
 
-    def augmenter(self, epoch: int) -> Augmenter:
-        """How the images of an epoch are varied."""
-        return Augmenter(self.policy, self.teacher.preprocess.crop, SEED, epoch % self.views)
+    def augmenter(self, epoch: int, crop: int) -> Augmenter:
+        """How the images of an epoch are varied, for who sees ``crop`` pixels a side of them."""
+        return Augmenter(self.policy, crop, SEED, epoch % self.views)
 
     def taught(self, rows: NDArray[np.intp], epoch: int) -> torch.Tensor:
         """float32[n, classes]: the teacher's logits for these images as the epoch shows them."""
@@ -124,7 +128,8 @@ class Teaching:
     def _ask(self, runner: Any, view: int) -> None:
         order = np.arange(len(self.images))
         plan = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-        found = [runner(batch.pixels.numpy())["logits"] for batch in batches(self.images, plan, self.augmenter(view))]
+        varied = self.augmenter(view, self.teacher.preprocess.crop)
+        found = [runner(batch.pixels.numpy())["logits"] for batch in batches(self.images, plan, varied)]
         buffer = io.BytesIO()
         np.save(buffer, np.concatenate(found), allow_pickle=False)
         files.write_bytes(self._path(view), buffer.getvalue())
@@ -150,8 +155,11 @@ class Teaching:
         )
 
 
-def check_teacher(teacher: Artifact, student: Artifact) -> None:
-    """Raise the ChainError of a teacher whose answers say nothing of this student's images."""
+def check_teacher(teacher: Artifact, student: Artifact, policy: str) -> None:
+    """Raise the ChainError of a teacher whose answers say nothing of this student's images, as ``policy`` varies them.
+
+    Their sizes may differ: what the policies draw are shares of an image, so that both see the same view of it, to a
+    pixel. Only what torchvision draws depends on the size."""
     if teacher.classes != student.classes:
         raise ChainError(
             f"the classes of the teacher '{teacher.architecture}' are not those of the student",
@@ -162,12 +170,27 @@ def check_teacher(teacher: Artifact, student: Artifact) -> None:
             f"the teacher '{teacher.architecture}' was trained on another split: it may have seen what is tested",
             hint="name a model of this run",
         )
-    ours, theirs = (one.preprocess.model_dump(exclude=NOT_PIXELS) for one in (student, teacher))
+    ours, theirs = (one.preprocess.model_dump(exclude={*NOT_PIXELS, *SIZE}) for one in (student, teacher))
     if ours != theirs:
         other = next(name for name in ours if ours[name] != theirs[name])
         raise ChainError(
             f"teacher and student see other pixels: {other} is {theirs[other]} and {ours[other]}",
-            hint="a teacher answers for the very images of the student: give both the same size and decoder",
+            hint="a teacher answers for the very images of the student: give both the same decoder and rules",
+        )
+    small, large = student.preprocess, teacher.preprocess
+    if (small.crop, small.resize) == (large.crop, large.resize):
+        return
+    sizes = f"the teacher {large.crop} pixels of {large.resize} and the student {small.crop} of {small.resize}"
+    if abs(small.resize - large.resize * small.crop / large.crop) > ROUNDED:
+        raise ChainError(
+            f"teacher and student see other parts of an image: {sizes}",
+            hint="'resolution' keeps the part that is seen: make one of the two from the other by it",
+        )
+    chosen = POLICIES[policy]
+    if chosen is not None and chosen.automatic:
+        raise ChainError(
+            f"augment={policy} varies an image by other rules at another size: {sizes}",
+            hint="augment=standard does the same at every size",
         )
 
 

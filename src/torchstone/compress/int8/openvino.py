@@ -26,11 +26,15 @@ class Quantiser:
 
     def __init__(self, artifact: Artifact, pixels: NDArray[np.uint8], config: Any) -> None:
         self._path, self._pixels, self._config = artifact.directory / "model.xml", pixels, config
+        self._mirrored = artifact.mirrored
 
     def __enter__(self) -> Quantiser:
         model = import_openvino().Core().read_model(self._path)
         self.layers = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in LAYERS]
         """Names of what can be put back to floating point, in the order of the graph."""
+        # NNCF would round the logits to 8 bits before their mean is taken, as it does before any other.
+        means = [result.input_value(0).get_node() for result in model.get_results()] if self._mirrored else []
+        self._means = [node.get_friendly_name() for node in means]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -43,6 +47,7 @@ class Quantiser:
         (NNCF's overflow fix), else those of the first, which it does anyway.
         """
         openvino = import_openvino()
+        kept = [*floating, *self._means]
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # 'no CUDA runtime', at every import
@@ -59,7 +64,7 @@ class Quantiser:
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(self._pixels),
                 fast_bias_correction=config.bias != "accurate",
-                ignored_scope=nncf.IgnoredScope(names=list(floating)) if floating else None,
+                ignored_scope=nncf.IgnoredScope(names=kept) if kept else None,
                 advanced_parameters=AdvancedQuantizationParameters(
                     overflow_fix=OverflowFix.ENABLE if needs_reduced_range() else OverflowFix.FIRST_LAYER,
                     disable_bias_correction=config.bias == "none",

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field
 
-from torchstone.compress.distilling import Distilling, check_options, teacher_of, teaching_of, told
+from torchstone.compress.distilling import Distilling, check_options, teacher_of, teaching_of, told, views_of
 from torchstone.compress.tuning import recipe_of
 from torchstone.core.artifact import noted
-from torchstone.core.contracts import Step, StepContext
+from torchstone.core.contracts import Needs, Step, StepContext
 from torchstone.core.values import Artifact
 
 
@@ -38,6 +38,9 @@ class Distill(Step):
 
     def ingredients(self, config: Any, origin: Artifact) -> dict[str, Any]:
         return {"teacher": (teacher_of(config) or origin).id}
+
+    def needs(self, config: Any) -> Needs:
+        return Needs(epochs=config.epochs, answers=views_of(config, config.epochs))
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from torchstone.compress.tuning import Tuning, recipe_of
-from torchstone.core.contracts import Step, StepContext
+from torchstone.core.contracts import Needs, Step, StepContext
 from torchstone.core.values import Artifact
 
 
@@ -24,6 +24,9 @@ class Finetune(Step):
 
     class Config(Tuning):
         epochs: int = Field(default=2, ge=1, description="passes over the training part")
+
+    def needs(self, config: Any) -> Needs:
+        return Needs(epochs=config.epochs)
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

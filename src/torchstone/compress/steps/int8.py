@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from torchstone.core.artifact import identified, noted
-from torchstone.core.contracts import Step, StepConfig, StepContext
+from torchstone.core.contracts import Needs, Step, StepConfig, StepContext
 from torchstone.core.errors import ChainError
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Artifact
@@ -70,6 +70,9 @@ class Int8(Step):
 
     def wants_val(self, config: Any) -> bool:
         return config.max_drop is not None
+
+    def needs(self, config: Any) -> Needs:
+        return Needs(calibration=config.images)
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

@@ -12,7 +12,7 @@ from torchstone.compress.ranking import Pruning
 from torchstone.compress.tuning import Tuning, recipe_of
 from torchstone.core import files
 from torchstone.core.artifact import CHECKPOINTS, noted
-from torchstone.core.contracts import Step, StepContext
+from torchstone.core.contracts import Needs, Step, StepContext
 from torchstone.core.values import Artifact
 
 ROUNDS = "rounds"
@@ -39,6 +39,9 @@ class Iterate(Step):
         rounds: int = Field(default=3, ge=1, description="of pruning and fine-tuning")
         macs: float = Field(default=0.5, gt=0, lt=1, description="share of the multiply-accumulates that stays")
         epochs: int = Field(default=1, ge=1, description="passes over the training part in each round")
+
+    def needs(self, config: Any) -> Needs:
+        return Needs(epochs=config.rounds * config.epochs)
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from torchstone.compress.tuning import Tuning, recipe_of
-from torchstone.core.contracts import Step, StepContext
+from torchstone.core.contracts import Needs, Step, StepContext
 from torchstone.core.errors import ChainError
 from torchstone.core.values import Artifact, Preprocess
 
@@ -32,8 +32,14 @@ class Resolution(Step):
         pixels: int = Field(ge=8, description="side of the images that the network sees")
         epochs: int = Field(default=2, ge=0, description="passes over the training part; 0: the weights stay")
 
+    def is_free(self, config: Any) -> bool:
+        return config.epochs == 0
+
     def wants_val(self, config: Any) -> bool:
         return config.epochs > 0
+
+    def needs(self, config: Any) -> Needs:
+        return Needs(epochs=config.epochs)
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

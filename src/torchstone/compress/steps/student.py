@@ -7,19 +7,20 @@ from typing import Any
 
 from pydantic import Field
 
-from torchstone.compress.distilling import Distilling, check_options, teacher_of, teaching_of, told
+from torchstone.compress.distilling import Distilling, check_options, teacher_of, teaching_of, told, views_of
 from torchstone.compress.tuning import recipe_of
 from torchstone.core import registry, seeding
 from torchstone.core.artifact import noted
-from torchstone.core.contracts import Step, StepContext
+from torchstone.core.contracts import Needs, Step, StepContext
 from torchstone.core.errors import ChainError
 from torchstone.core.values import Artifact
 
 
 class Student(Step):
     """``student=NAME``: a network of that name is trained from fresh weights, with the model before it as its teacher
-    (or ``teacher=DIRECTORY``, any artifact of the run). It sees the same pixels. The name goes without its library:
-    ``student=resnet18``.
+    (or ``teacher=DIRECTORY``, any artifact of the run). It sees the same pixels. ``student=resnet18`` finds the name
+    where ``--model`` does; where two libraries have it, a slash names one, ``student=torchvision/resnet18``, since a
+    chain keeps the colon for options.
 
     ``student=NAME:alone=true`` is the honest rival: the same student without a teacher, for as many epochs more as the
     teacher's answers would have cost in multiplications (a step counts three times the forward pass). Only what
@@ -34,7 +35,7 @@ class Student(Step):
     resumes = True
 
     class Config(Distilling):
-        name: str = Field(description="a network of the zoo, as for --model")
+        name: str = Field(description="a network of the zoo, as for --model, with a slash for the colon")
         epochs: int = Field(default=30, ge=1, description="passes over the training part")
         lr: float = Field(default=2e-3, gt=0, description="peak learning rate")
         alone: bool = Field(default=False, description="no teacher, and its time spent on more epochs")
@@ -44,13 +45,14 @@ class Student(Step):
         if config.alone and {"teacher", "method", "temperature", "share", "alpha", "beta"} & config.model_fields_set:
             raise ChainError("a student that learns alone has no teacher", hint="leave alone=true out, or the teacher")
         if not registry.missing_packages(self.requires):
-            from torchstone.models import zoo
-
-            zoo.resolve(config.name)
+            _architecture(config)
 
     def ingredients(self, config: Any, origin: Artifact) -> dict[str, Any]:
         teacher = teacher_of(config)
         return {"teacher": teacher.id} if teacher else {}
+
+    def needs(self, config: Any) -> Needs:
+        return Needs(own_epochs=config.epochs, answers=0 if config.alone else views_of(config, config.epochs))
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
@@ -62,7 +64,7 @@ class Student(Step):
         from torchstone.train import recipes, stage, teaching
 
         assert context.val is not None
-        architecture = zoo.resolve(config.name)
+        architecture = _architecture(config)
         preprocess = artifact.preprocess
         options = {
             "channels": preprocess.channels,
@@ -71,7 +73,12 @@ class Student(Step):
         torch.manual_seed(seeding.seed_of(context.seed, "weights"))
         model = Deployable(zoo.build(architecture, classes=len(artifact.classes), **options), preprocess)
         described = artifact.model_copy(
-            update={"architecture": architecture, "architecture_options": options, "precision": "f32"}
+            update={
+                "architecture": architecture,
+                "architecture_options": options,
+                "precision": "f32",
+                "mirrored": False,
+            }
         )
         lesson = teaching_of(config, config.epochs, teacher_of(config) or artifact, artifact, context)
         epochs, seconds = config.epochs, 0.0
@@ -87,3 +94,10 @@ class Student(Step):
         made = stage.save_torch(model, described, context.calib, out_dir)
         alone = f"student: {architecture} alone, {epochs} epochs for the time of {config.epochs} with a teacher"
         return noted(made, alone if config.alone else told(f"student {architecture}", lesson, seconds))
+
+
+def _architecture(config: Any) -> str:
+    """The full name of the network."""
+    from torchstone.models import zoo
+
+    return zoo.resolve(config.name.replace("/", ":", 1))
