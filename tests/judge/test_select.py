@@ -6,6 +6,7 @@ from stored_run import World
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Budget
 from torchstone.judge import select
+from torchstone.judge.evidence import Evidence
 
 
 def names(world: World, found: select.Shortlist) -> list[str]:
@@ -150,3 +151,19 @@ def test_a_compression_that_is_hardly_slower_than_the_free_rival_is_tested_all_t
     found = select.shortlist(world.run, world.candidates, Budget(max_drop=1.0))
     assert names(world, found) == ["onnx", "int8"]
     assert "'onnx' is as safe on val or safer" in reasons(world, found)["slow int8"]
+
+
+def test_the_front_keeps_the_small_one_that_the_shortlist_has_no_use_for(world: World) -> None:
+    """Smaller and slower than 'quick': who wishes for size can see it, who wishes for speed alone has no use for it."""
+    world.add("torch", ms=4.0, runtime="torch")
+    world.add("quick", ms=1.0, kilobytes=100)
+    world.add("small", ms=2.0, kilobytes=20)
+    world.add("neither", ms=3.0, kilobytes=100)
+    world.time("screening", 6)
+    budget = Budget(max_drop=2.0)
+    screened = [one for _, one in select.screen(Evidence(world.run), world.candidates, budget)]
+    kept = select.front([one for one in screened if isinstance(one, select.Screened)])
+    assert [one.candidate.name for one in kept] == ["quick", "small"]
+    assert names(world, select.shortlist(world.run, world.candidates, budget))[-1] == "quick"
+    tight = select.shortlist(world.run, world.candidates, Budget(max_drop=2.0, max_size_mb=0.05))
+    assert names(world, tight) == ["small"]

@@ -56,9 +56,24 @@ class Screened:
     differs."""
 
     def beats(self, other: Screened) -> bool:
-        """Pareto: as safe and as fast, and better in one of them."""
-        mine, its = (self.risk, -self.speed.ratio), (other.risk, -other.speed.ratio)
-        return mine[0] <= its[0] and mine[1] <= its[1] and mine != its
+        """Pareto: as safe and as fast, and better in one of them.
+
+        Size does not count here. It is known exactly, so that what is larger than wished for is out already; of the
+        rest the fastest that passes is shipped, and one that is smaller yet and slower cannot win."""
+        return _beats((self.risk, -self.speed.ratio), (other.risk, -other.speed.ratio))
+
+
+def _beats(mine: tuple[float, ...], its: tuple[float, ...]) -> bool:
+    """Nowhere larger, and somewhere smaller."""
+    return mine != its and all(ours <= theirs for ours, theirs in zip(mine, its, strict=True))
+
+
+def front(found: Sequence[Screened]) -> list[Screened]:
+    """Those that no other one beats in safety, speed and size together, the fastest first: what there is to choose
+    from for who has other wishes than the budget says."""
+    costs = {id(one): (one.risk, -one.speed.ratio, one.candidate.artifact.size_mb) for one in found}
+    kept = [one for one in found if not any(_beats(costs[id(other)], costs[id(one)]) for other in found)]
+    return sorted(kept, key=lambda one: -one.speed.ratio)
 
 
 @dataclass(frozen=True)
@@ -118,13 +133,16 @@ def named(candidates: Sequence[Candidate], order: Sequence[str], procedure: Proc
 
 
 def same_runtime_rival(candidates: Sequence[Candidate], candidate: Candidate) -> Candidate | None:
-    """The unchanged weights in f32 in the candidate's own runtime and threads: tells the gain of a compression from
-    that of a runtime. None when there is no such candidate, or when it is this one."""
+    """The unchanged weights in f32 in the candidate's own runtime and threads, on as many pixels as the baseline: tells
+    the gain of a compression from that of a runtime. None when there is no such candidate, or when it is this one."""
     for rival in (candidates[0], *(other for other in candidates[1:] if other.free)):
         same = rival.runtime == candidate.runtime and rival.options == candidate.options.model_copy(
             update={"precision": "f32"}
         )
-        if same and rival.artifact.precision == "f32":
+        as_much_work = (rival.artifact.preprocess.crop, rival.artifact.mirrored) == (
+            candidates[0].artifact.preprocess.crop, candidates[0].artifact.mirrored,
+        )  # fmt: skip
+        if same and as_much_work and rival.artifact.precision == "f32":
             return None if rival.id == candidate.id else rival
     return None
 
@@ -162,10 +180,7 @@ def screen(
         if measured is None:
             found.append((candidate, f"val does not bound its {METRICS[budget.metric]}"))
             continue
-        same_pixels = candidate.artifact.preprocess == baseline.artifact.preprocess
-        # Of these, the sums are the same: that was proven when it was exported.
-        exact = candidate.free and candidate.options.precision == "f32" and same_pixels
-        risk = 0.0 if exact else _risk(result, measured, level)
+        risk = 0.0 if candidate.repeats(baseline) else _risk(result, measured, level)
         screened = Screened(candidate=candidate, accuracy=measured, speed=ratio, latency=latency, risk=risk)
         found.append((candidate, screened))
     return found
