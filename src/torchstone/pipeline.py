@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torchstone.compress.foresight import Foreseen, Foresight
 from torchstone.config import Settings
 from torchstone.core import console, files
 from torchstone.core.verdict import Verdict
@@ -36,6 +37,21 @@ def run(settings: Settings) -> Verdict:
             verdict = judge.decide(data, candidates, shortlist, budget, how)
             publish.publish(data, candidates, verdict)
         return verdict
+
+
+def foresee(settings: Settings) -> tuple[list[Foreseen], list[str]]:
+    """The chains that ``run`` would try, what their steps need and how long they would take, and of each chain on what
+    it depends whether it is tried (empty: it was asked for). Nothing is read, trained or built.
+
+    A model that is not trained yet has no times; a ConfigError where not even its images' size is known."""
+    baseline = train.standing(settings)
+    if settings.chain:
+        plans, when = compress.plan_all(settings.chain), []
+    else:
+        crop = baseline.preprocess.crop if baseline else train.crop_of(settings)
+        rungs = ladder.rungs(settings, crop)
+        plans, when = compress.plan_all([rung.chain for rung in rungs]), [ladder.WHEN[rung.kind] for rung in rungs]
+    return Foresight(baseline, settings.run, settings.seed).of(plans), when
 
 
 def demo(runs: Path = Path("runs")) -> tuple[Settings, Verdict]:

@@ -135,7 +135,9 @@ def test_verify_notices_a_changed_bundle(copy: Path) -> None:
 
 def test_compress_judge_and_evaluate_by_themselves(copy: Path) -> None:
     planned = torchstone("compress", copy, "prune=0.3+finetune=1", "--dry-run")
-    assert planned.stdout.strip() == "prune=0.3 + finetune=1 in torch"
+    assert planned.returncode == 0
+    assert "1 epoch, val" in planned.stdout
+    assert "Nothing was built" in planned.stdout
     built = json.loads(torchstone("compress", copy, "prune=0.3+finetune=1+onnx", "--json").stdout)
     assert Path(built[0]["directory"]).is_dir()
     metrics = json.loads(torchstone("evaluate", built[0]["directory"], "--json").stdout)

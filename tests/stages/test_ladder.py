@@ -44,7 +44,15 @@ def test_what_was_decided_stays_decided(
     settings: Settings, data: Data, baseline: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wished = settings.model_copy(update={"min_speedup": 1.01, "max_drop": 5.0})
+    sessions, measure = [], ladder.measure
+    monkeypatch.setattr(ladder, "measure", lambda *given: (sessions.append(len(given[2])), measure(*given)))
     chains, why_not = climbed(wished, data, baseline)
+    assert sessions == [len(chains)], "one session for all that is built before the first choice"
+    front = files.read_json(data.run.ladder)["front"]
+    assert front == sorted(front, key=lambda row: -row["ratio"])
+    assert {row["name"] for row in front} <= {one.name for one in ladder.climb(wished, data, baseline)}
+    smallest = min(row["size_mb"] for row in front)
+    assert smallest == min(one.artifact.size_mb for one in ladder.climb(wished, data, baseline))
     assert chains[:2] == ["onnx", "openvino"]
     assert {"int8@onnxruntime", "int8@openvino"} <= set(chains)
     assert "loses no more than allowed" in (why_not["int8:max_drop=2.5@openvino"] or "")
@@ -75,11 +83,11 @@ def test_a_shape_that_is_not_faster_is_not_trained(
     """Its upper bound is 1.1 times what was measured, and has to reach 1.05 times the fastest so far, 4."""
     climb = ladder._Climb(settings, data, baseline, spent=0.0)
     monkeypatch.setattr(climb, "build", lambda _: [baseline])
-    monkeypatch.setattr(climb, "_screen", lambda _: None)
+    monkeypatch.setattr(climb, "_foreseen", lambda _: None)
     monkeypatch.setattr(
         climb, "_screened", lambda made=None: [Timed("sketch", ratio)] if made else [Timed("int8", 4.0)]
     )
-    why_not = climb.skip(ladder.Rung(chain="never", kind="trained", sketch="its shape", epochs=1))
+    why_not = climb.skip(ladder.Rung(chain="never", kind="trained", sketch="its shape"))
     assert (why_not is None) is tried
     assert tried or "without any training" in (why_not or "")
 
@@ -90,9 +98,9 @@ def test_what_would_take_too_long_is_not_begun(
 ) -> None:
     limited = settings.model_copy(update={"time_limit": str(left)})
     climb = ladder._Climb(limited, data, baseline, spent=0.0)
-    monkeypatch.setattr(climb, "_foreseen", lambda epochs: 60.0 * epochs)
+    monkeypatch.setattr(climb, "_foreseen", lambda _: 120.0)
     monkeypatch.setattr(climb, "_screened", list)
-    why_not = climb.skip(ladder.Rung(chain="never", kind="trained", epochs=2))
+    why_not = climb.skip(ladder.Rung(chain="never", kind="trained"))
     assert (why_not is None) is (said is None)
     assert (said or "") in (why_not or "")
 

@@ -16,7 +16,6 @@ from torchstone.core.values import METRICS, SEVERITIES, Artifact, Candidate, Fin
 from torchstone.core.verdict import CandidateVerdict, MetricResult, SpeedResult, Verdict
 
 if TYPE_CHECKING:
-    from torchstone.compress.chain import Plan
     from torchstone.judge.differences import Mismatch
     from torchstone.stages.audit import Audit
     from torchstone.stages.search import Found
@@ -326,19 +325,6 @@ def candidates(made: Sequence[Candidate], json: bool) -> int:
         out.print(
             f"{one.name:40} {one.artifact.size_mb:8.2f} MB  {one.artifact.directory}", highlight=False, soft_wrap=True
         )
-    return 0
-
-
-def plans(found: Sequence[Plan], json: bool) -> int:
-    """Each chain with the conversions that the plan inserts, in brackets."""
-    if json:
-        rows = [
-            {"chain": plan.text, "steps": [str(step) for step in plan.steps], "runtime": plan.runtime} for plan in found
-        ]
-        print_json(rows)
-        return 0
-    for plan in found:
-        stdout().print(str(plan), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -14,12 +14,14 @@ from torchstone.cli._options import JSON
 def command(
     model: Annotated[str, typer.Argument(help="A run, or a torch artifact below runs/NAME/artifacts.")],
     chains: Annotated[list[str], typer.Argument(metavar="CHAIN...", help="step[=value][:key=value,...][@target]+...")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan of each chain and build nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show each step, what it needs and how long it will take; build nothing.")
+    ] = False,
     json: JSON = False,
 ) -> int:
-    from torchstone.cli import _answers
-    from torchstone.stages.compress import compress, plan_all
+    from torchstone.cli import _answers, _plans
+    from torchstone.stages.compress import compress, foresee
 
     if dry_run:
-        return _answers.plans(plan_all(chains), json)
+        return _plans.foreseen(foresee(model, chains), json=json)
     return _answers.candidates(compress(model, chains), json)

@@ -59,23 +59,34 @@ def candidate(plan: Plan, baseline: Artifact, sets: Sets, run: Run, *, seed: int
     )
 
 
-def _apply(planned: PlannedStep, parent: Artifact, label: str, ground: Ground) -> Artifact:
-    """One step's artifact: the one that stands there, or made now. A ChainError when this model does not allow it."""
+def key_of(planned: PlannedStep, parent: Artifact, origin: Artifact, seed: int) -> str:
+    """The key of what a step makes of ``parent`` in a chain that began with ``origin``."""
     step = planned.step
-    config = planned.config.model_dump(mode="json")
     packages = {*step.requires, *step.requires_for(planned.target)}
-    key = artifacts.key_of(
+    return artifacts.key_of(
         {
-            "step": [planned.name, step.version, planned.target],
-            "config": config,
+            "step": [planned.name, step.version, planned.target if step.targets else None],
+            "config": planned.config.model_dump(mode="json"),
             "parent": parent.id,
             "split": parent.split_fingerprint,
-            "seed": ground.seed,
-            **step.ingredients(planned.config, ground.origin),
+            "seed": seed,
+            **step.ingredients(planned.config, origin),
             "cpu": machine.environment()["cpu_features"],
         },
         tuple(sorted(packages)),
     )
+
+
+def place_of(planned: PlannedStep, key: str, run: Run) -> Path:
+    """The directory of that artifact."""
+    return run.artifacts / f"{slug(str(planned))}-{key[:10]}"
+
+
+def _apply(planned: PlannedStep, parent: Artifact, label: str, ground: Ground) -> Artifact:
+    """One step's artifact: the one that stands there, or made now. A ChainError when this model does not allow it."""
+    step = planned.step
+    config = planned.config.model_dump(mode="json")
+    key = key_of(planned, parent, ground.origin, ground.seed)
 
     def make(directory: Path) -> Artifact:
         console.say(f"building {label}")
@@ -101,4 +112,4 @@ def _apply(planned: PlannedStep, parent: Artifact, label: str, ground: Ground) -
         golden.seal(own, context.calib)
         return made
 
-    return artifacts.build(ground.run.artifacts / f"{slug(str(planned))}-{key[:10]}", make, resume=step.resumes)
+    return artifacts.build(place_of(planned, key, ground.run), make, resume=step.resumes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchstone.compress import build, chain
+from torchstone.compress.foresight import Foreseen, Foresight
 from torchstone.core import files
 from torchstone.core.contracts import ImageSet
 from torchstone.core.run import run_of
@@ -42,3 +43,11 @@ def compress(model: str, chains: Sequence[str]) -> list[Candidate]:
     data = opened(run_of(base.artifact))
     with files.locked(data.run.root):
         return build_all(plans, base, data, seed=seed_of(base.artifact))
+
+
+def foresee(model: str, chains: Sequence[str]) -> list[Foreseen]:
+    """What ``compress`` would do, step by step, and how long it would take. Nothing is built."""
+    base = baseline_of(find_artifact(model))
+    plans = plan_all(chains, base.artifact.format)
+    foresight = Foresight(base.artifact, run_of(base.artifact), seed_of(base.artifact))
+    return foresight.of(plans, base.artifact.format)

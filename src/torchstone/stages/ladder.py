@@ -2,22 +2,26 @@
 
 What costs nothing comes first, then what is only calibrated, then what trains. What trains is not begun where the
 budget's wishes are met already, where the time left would not do, or where it cannot win: its shape, and so its speed,
-can be had in seconds, by the same chain without the training (its *sketch*). Each choice uses val and screening times
-alone, and is written down, so that an interrupted run goes on as it began, and the report can say why a chain is not
-there.
+can be had in seconds, by the same chain without the training (its *sketch*). A sketch's file is as large as that of the
+trained network, so that one which is larger than wished for is not trained either; being smaller yet wins nothing. Each
+choice uses val and screening times alone, and is written down, so that an interrupted run goes on as it began, and the
+report can say why a chain is not there.
+
+Screening waits until a choice needs it: what was built since goes into one session, for which the baseline is opened
+once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any, Literal
 
 from torchstone.compress import chain
+from torchstone.compress.foresight import Foresight
 from torchstone.config import Settings
-from torchstone.core import console, files, tables
+from torchstone.core import console, files
 from torchstone.core.errors import ChainError, MissingPackageError
 from torchstone.core.values import Budget, Candidate
 from torchstone.evaluate import predict
@@ -46,8 +50,6 @@ class Rung:
     kind: Kind
     sketch: str | None = None
     """The same shape without the training."""
-    epochs: int = 0
-    """Of that training."""
     instead_of: str | None = None
     """The chain that a rescue is for."""
 
@@ -70,10 +72,17 @@ def rungs(settings: Settings, crop: int) -> tuple[Rung, ...]:
         by_itself = step.startswith("resolution")  # which trains in the same step
         trained = f"{step}:epochs={epochs}" if by_itself else f"{step}+finetune={epochs}"
         sketch = f"{step}:epochs=0" if by_itself else step
-        found.append(
-            Rung(chain=f"{trained}+int8@openvino", kind="trained", sketch=f"{sketch}+int8@openvino", epochs=epochs)
-        )
+        found.append(Rung(chain=f"{trained}+int8@openvino", kind="trained", sketch=f"{sketch}+int8@openvino"))
     return tuple(found)
+
+
+WHEN: dict[Kind, str] = {
+    "free": "always",
+    "calibrated": "always",
+    "rescue": "if without max_drop it loses too much on val",
+    "trained": "if by its shape it can win, and the time allows",
+}
+"""When a rung is tried."""
 
 
 def climb(settings: Settings, data: Data, baseline: Candidate) -> list[Candidate]:
@@ -96,6 +105,8 @@ def climb(settings: Settings, data: Data, baseline: Candidate) -> list[Candidate
                 console.say(f"left out: '{rung.chain}': {why_not}")
         elif not past[rung.chain]["why_not"]:
             way.built += way.build(rung.chain)
+    if stored.get("question") != question or "front" not in stored:
+        files.write_json(path, {"question": question, "rungs": past, "front": way.front()})
     return list({one.id: one for one in way.built}.values())
 
 
@@ -108,6 +119,21 @@ class _Climb:
         self.spent = spent
         """Seconds, those of earlier attempts included."""
         self.built: list[Candidate] = []
+        self._foresight = Foresight(baseline.artifact, data.run, settings.seed)
+
+    def front(self) -> list[dict[str, Any]]:
+        """What no other candidate beats in safety on val, speed and size together, the fastest first."""
+        kept = select.front(self._screened())
+        rows = [
+            {"name": one.candidate.name, "risk": one.risk, "ratio": one.speed.ratio,
+             "size_mb": one.candidate.artifact.size_mb}
+            for one in kept
+        ]  # fmt: skip
+        if rows:
+            console.say("not beaten in safety, speed and size: " + ", ".join(
+                f"'{row['name']}' ({row['ratio']:.1f}×, {row['size_mb']:.3g} MB)" for row in rows
+            ))  # fmt: skip
+        return rows
 
     def build(self, text: str) -> list[Candidate]:
         """The candidate of a chain. Raises a ChainError or MissingPackageError where it cannot be had."""
@@ -115,13 +141,11 @@ class _Climb:
         return build_all([plan], self.baseline, self.data, seed=self.settings.seed)
 
     def tried(self, rung: Rung) -> str | None:
-        """Build a rung and screen it; the reason where that is not possible."""
+        """Build a rung; the reason where that is not possible."""
         try:
-            made = self.build(rung.chain)
+            self.built += self.build(rung.chain)
         except (ChainError, MissingPackageError) as error:
             return f"{error.message}; {error.hint}" if error.hint else error.message
-        self._screen(made)
-        self.built += made
         return None
 
     def skip(self, rung: Rung) -> str | None:
@@ -129,15 +153,15 @@ class _Climb:
         left = self._left()
         if left is not None and left <= 0:
             return "the time is up"
+        if rung.kind in ("free", "calibrated"):
+            return None
         screened = self._screened()
         if rung.kind == "rescue":
             return self._not_in_need(rung, screened)
-        if rung.kind != "trained":
-            return None
         done = [one for one in screened if select.doubt(one, self.budget) is None and not one.candidate.free]
         if _wishes(self.budget) and done:
             return f"'{done[0].candidate.name}' meets the budget on val already"
-        foreseen = self._foreseen(rung.epochs)
+        foreseen = self._foreseen(rung)
         if left is not None and foreseen is not None and foreseen * SLACK > left:
             return f"it would take about {foreseen / 60:.0f} minutes, and {max(0, left) / 60:.0f} are left"
         return self._cannot_win(rung, screened)
@@ -158,7 +182,6 @@ class _Climb:
             sketch = self.build(rung.sketch)
         except (ChainError, MissingPackageError) as error:
             return f"{error.message}; {error.hint}" if error.hint else error.message
-        self._screen(sketch)
         mine = next(iter(self._screened(sketch)), None)
         if mine is None:
             return None
@@ -185,7 +208,11 @@ class _Climb:
             measure(self.data, [self.baseline, *untimed], untimed, None, "screening", SCREENING_QUARTETS)
 
     def _screened(self, made: Sequence[Candidate] | None = None) -> list[Screened]:
+        """What val and screening say of these candidates, by default of all that were built. What has not been
+        screened is now."""
         asked = self.built if made is None else made
+        if asked:
+            self._screen(asked)
         found = select.screen(Evidence(self.data.run), [self.baseline, *asked], self.budget) if asked else []
         return [screened for _, screened in found if isinstance(screened, Screened)]
 
@@ -194,21 +221,9 @@ class _Climb:
         limit = self.settings.seconds
         return None if limit is None else limit - self.spent
 
-    def _foreseen(self, epochs: int) -> float | None:
-        """Seconds that so many epochs take, by those of the baseline; None where it has not been trained here."""
-        seconds = list(_epochs_of(self.baseline))
-        return epochs * median(seconds) if seconds else None
-
-
-def _epochs_of(candidate: Candidate) -> Iterator[float]:
-    """Seconds of each epoch that the candidate's weights were trained for, by steps."""
-    path = candidate.artifact.directory / "history.parquet"
-    if path.exists():
-        history, _ = tables.read(path)
-        columns = history.columns
-        for row, seconds in enumerate(history["seconds"].to_list()):
-            if "l2" not in columns or history["l2"][row] is None:  # of a head on stored features it says nothing
-                yield seconds
+    def _foreseen(self, rung: Rung) -> float | None:
+        """Seconds that building it takes, as far as is known; None where nobody has trained this network here."""
+        return self._foresight.of([chain.plan(rung.chain, check_packages=False)])[0].seconds
 
 
 def _wishes(budget: Budget) -> bool:

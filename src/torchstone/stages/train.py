@@ -53,6 +53,31 @@ def trained(settings: Settings, data: Data) -> Artifact:
     return made
 
 
+def standing(settings: Settings) -> Artifact | None:
+    """The trained artifact of these settings, where an earlier call has made it."""
+    check(settings)
+    if not settings.run.catalog_table.exists():
+        return None
+    from torchstone.train import stage
+
+    data = opened(settings.run)
+    return stage.standing(request_of(settings, data), data.catalog, data.split, data.run)
+
+
+def crop_of(settings: Settings) -> int:
+    """Pixels a side that the network of these settings sees; a ConfigError where the images would have to choose it,
+    which nobody has read."""
+    if not (settings.model or settings.weights):
+        raise ConfigError(
+            "the images choose the model, and they have not been read yet",
+            hint=f"name a model with --model or --weights, or train first: torchstone train {settings.data}",
+        )
+    from torchstone.train import stage
+
+    request = _request(settings)
+    return stage.preprocess_for(request, stage.architecture_of(request)).crop
+
+
 def find_rate(settings: Settings) -> tuple[Curve, Path]:
     """The learning-rate range test of these settings, and the page with its curve. Nothing is trained."""
     check(settings)

@@ -84,7 +84,7 @@ def train(
         golden.seal(Candidate(name="torch", artifact=artifact, runtime="torch"), calib)
         return artifact
 
-    place = run.artifacts / f"{slug(draft.architecture.rpartition(':')[2])}-{draft.key[:10]}"
+    place = _place(draft, run)
     if not ranks.as_the_first((place / "artifact.json").exists()):
         if ranks.first:
             artifacts.build(place, make, resume=True)
@@ -92,6 +92,16 @@ def train(
             fitted(ranks.as_the_first(place))
         ranks.as_the_first(None)  # until it stands
     return artifacts.load_artifact(place)
+
+
+def standing(request: TrainRequest, catalog: Catalog, split: Split, run: Run) -> Artifact | None:
+    """The trained artifact of this request, where it stands."""
+    place = _place(_draft(request, catalog, split, augment.source_of(request.recipe.augment)), run)
+    return artifacts.load_artifact(place) if (place / "artifact.json").exists() else None
+
+
+def _place(draft: Artifact, run: Run) -> Path:
+    return run.artifacts / f"{slug(draft.architecture.rpartition(':')[2])}-{draft.key[:10]}"
 
 
 def _draft(request: TrainRequest, catalog: Catalog, split: Split, policy_source: bytes | None) -> Artifact:
