@@ -133,6 +133,19 @@ def test_verify_notices_a_changed_bundle(copy: Path) -> None:
     assert any(one["row"] == "bundle" and "model.onnx" in str(one) for one in verify(copy)["mismatches"])
 
 
+def test_a_dry_run_shows_the_ladder_and_leaves_nothing(tmp_path: Path) -> None:
+    shown = torchstone("run", "digits", "--model", "lenet5", "--for", "20m", "--dry-run", "--json", cwd=tmp_path)
+    rows = json.loads(shown.stdout)
+    assert [row["chain"] for row in rows][:3] == ["onnx", "openvino", "bf16@openvino"]
+    assert rows[0]["when"] == "always"
+    assert rows[-1]["chain"].startswith("prune=0.5+finetune=2")
+    assert {row["seconds"] for row in rows} <= {None, 0.0}, "nothing is known of a model that nobody trained"
+    assert list(tmp_path.iterdir()) == []
+    unread = torchstone("run", "digits", "--dry-run", cwd=tmp_path)
+    assert unread.returncode == 2
+    assert "--model" in unread.stderr
+
+
 def test_compress_judge_and_evaluate_by_themselves(copy: Path) -> None:
     planned = torchstone("compress", copy, "prune=0.3+finetune=1", "--dry-run")
     assert planned.returncode == 0

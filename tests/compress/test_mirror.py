@@ -83,7 +83,7 @@ def test_steps_before_and_after_it_go_together(images: np.ndarray, baseline: Can
         done = made(text, baseline, data).artifact
         bare = open_artifact(done.model_copy(update={"mirrored": False}))
         turned = np.ascontiguousarray(images[:, :, ::-1])
-        mean = (bare(images)["logits"] + bare(turned)["logits"]) / 2
+        mean = np.float32(0.5) * (bare(images)["logits"] + bare(turned)["logits"])
         assert golden.difference(open_artifact(done)(images)["logits"], mean) < 1e-4
         golden.check(done.directory, done.preprocess, open_artifact(done))
 

@@ -181,8 +181,8 @@ def test_the_same_view_at_another_size(policy: str, margin: int) -> None:
     """Half the pixels, the same part of the image, mirrored and turned alike: what another view shows is far off."""
     photo = Image.open(Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg").convert("RGB")
     corners = [photo.crop((60 * number, 10 * number, 60 * number + 300, 10 * number + 300)) for number in range(6)]
-    large = np.stack([np.asarray(one.resize((256 + margin,) * 2)) for one in corners])
-    small = np.stack([np.asarray(Image.fromarray(one).resize((128 + margin // 2,) * 2)) for one in large])
+    large = np.stack([np.asarray(one.resize((256 + margin, 256 + margin))) for one in corners])
+    small = np.stack([np.asarray(Image.fromarray(one).resize((128 + margin // 2, 128 + margin // 2))) for one in large])
     rows = np.arange(6)
 
     def seen(images: np.ndarray, crop: int, epoch: int) -> np.ndarray:

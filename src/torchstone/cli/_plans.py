@@ -23,8 +23,9 @@ def foreseen(found: Sequence[Foreseen], when: Sequence[str] = (), *, json: bool)
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("", justify="right")
-    for name in ("step", "takes → makes", "needs"):
-        table.add_column(name)
+    table.add_column("step", overflow="fold")
+    table.add_column("takes → makes", no_wrap=True)
+    table.add_column("needs")
     table.add_column("expected", justify="right", no_wrap=True)
     table.add_column("as measured by")
     for number, (one, condition) in enumerate(zip(found, whens, strict=True), 1):
@@ -32,17 +33,15 @@ def foreseen(found: Sequence[Foreseen], when: Sequence[str] = (), *, json: bool)
             name = escape(f"({step.planned})" if step.planned.inserted else str(step.planned))
             formats = f"{step.takes} → {step.makes}"
             table.add_row("" if place else str(number), name, formats, _needs(step), *_cost(step))
-        built = f"[bold]built {condition}[/bold]" if condition else ""
+        built = f"[bold]tried {condition}[/bold]" if condition else ""
         table.add_row("", f"[bold]in {one.plan.runtime}[/bold]", "", "", f"[bold]{_total(one)}[/bold]", built)
     out = _answers.stdout()
     out.print(table)
     known = sum(one.seconds or 0.0 for one in found)
     open_ones = [one for one in found if one.seconds is None or one.at_least]
-    more = f", and what nobody has measured here of {len(open_ones)} of them" if open_ones else ""
-    out.print(
-        f"\n{len(found)} chain{'s' if len(found) > 1 else ''}: {_duration(known)}{more}. Nothing was built.",
-        highlight=False,
-    )
+    more = f", without the steps of unknown time in {len(open_ones)} of them" if open_ones else ""
+    chains = f"{len(found)} chain{'s' if len(found) > 1 else ''}"
+    out.print(f"\n{chains}: {_duration(known)}{more}. Nothing was built.", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -57,12 +57,13 @@ class Foreseen:
     @property
     def seconds(self) -> float | None:
         """Of the steps that no earlier chain takes, as far as they are known; None where a training among them is
-        not, or nothing is."""
+        not, or nothing that has still to be done."""
         own = [one for one in self.steps if one.shared_with is None]
-        unknown = [one for one in own if one.expected.seconds is None]
-        if any(one.needs.epochs or one.needs.own_epochs for one in unknown) or (own and len(unknown) == len(own)):
+        known = sum(one.expected.seconds or 0.0 for one in own)
+        unknown = [one.needs for one in own if one.expected.seconds is None]
+        if unknown and (not known or any(needs.epochs or needs.own_epochs for needs in unknown)):
             return None
-        return sum(one.expected.seconds or 0.0 for one in own)
+        return known
 
     @property
     def at_least(self) -> bool:
