@@ -18,7 +18,7 @@ from torchstone.core.values import Budget, Metric, Value
 from torchstone.data import augment as augmentation
 from torchstone.data.augment import PolicyName
 from torchstone.data.split.cut import DESCRIPTION, By
-from torchstone.search.objectives import OBJECTIVES
+from torchstone.search.objectives import OBJECTIVES, OF_CHAINS
 from torchstone.train import recipes
 from torchstone.train.recipe import Recipe
 
@@ -32,7 +32,7 @@ JUDGING = (
     *(name for name in Budget.model_fields if name != "schema_version"),
 )
 """What is said of the candidates and the verdict, not of the training."""
-SEARCHING = ("trials", "objective", "storage", "takeover")
+SEARCHING = ("trials", "objective", "storage", "takeover", "space")
 """What is said of a search, not of one training."""
 ASIDE = ("name", "runs", "device", "cache_gb", "track")
 """What is said of where and how a run is made, not of what comes out."""
@@ -120,7 +120,7 @@ class Settings(Value):
     objective: tuple[str, ...] = Field(
         default=(),
         description=f"what a search makes large or small: {', '.join(OBJECTIVES)}; several: the trials that "
-        "no other one beats; by default top1",
+        f"no other one beats; by default top1; with --compress {', '.join(OF_CHAINS)}, by default drop and speed",
     )
     storage: str | None = Field(
         default=None,
@@ -129,6 +129,9 @@ class Settings(Value):
     )
     takeover: float = Field(
         default=60, ge=2, description="seconds without a sign of life after which a worker's trial is taken over"
+    )
+    space: Path | None = Field(
+        default=None, description="of a search over chains, a TOML file that says what they are made of"
     )
 
     max_drop: float = Field(default=1.0, gt=0, lt=100, description="points of the metric that may be lost")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torchstone.compress.chain import Plan, PlannedStep
 from torchstone.core import artifact as artifacts
-from torchstone.core import console, machine, seeding
+from torchstone.core import console, files, machine, seeding
 from torchstone.core.contracts import ImageSet, StepContext
 from torchstone.core.errors import ArtifactError, ChainError
 from torchstone.core.run import Run, slug
@@ -112,4 +112,7 @@ def _apply(planned: PlannedStep, parent: Artifact, label: str, ground: Ground) -
         golden.seal(own, context.calib)
         return made
 
-    return artifacts.build(place_of(planned, key, ground.run), make, resume=step.resumes)
+    place = place_of(planned, key, ground.run)
+    # Several workers of a search build chains with common beginnings.
+    with files.alone(ground.run.busy / f"{place.name}.lock", f"building {label}"):
+        return artifacts.build(place, make, resume=step.resumes)

@@ -116,6 +116,20 @@ def plan(text: str, *, start: Format = "torch", check_packages: bool = True) -> 
     return result
 
 
+def sketch(found: Plan) -> str | None:
+    """The chain of the same shape without any training: it is built in seconds, and is as fast as the whole chain will
+    be. None where nothing is trained, or nothing but training is asked for."""
+    asked = [planned for planned in found.steps if not planned.inserted]
+    spelt = [planned.step.sketch(planned.config) for planned in asked]
+    if all(part is None for part in spelt):
+        return None
+    kept = [str(planned) if part is None else part for planned, part in zip(asked, spelt, strict=True)]
+    text = "+".join(part for part in kept if part)
+    if not text:
+        return None
+    return text if asked[-1].target is None or asked[-1].step.targets else f"{text}@{found.runtime}"
+
+
 def _parse(part: str, chain: str) -> PlannedStep:
     """A step with options that go together."""
     planned = _read(part, chain)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -153,6 +153,10 @@ class Needs:
     """Calibration images, at most."""
 
 
+Place = Literal["shape", "training", "arithmetic"]
+"""The places of a chain in their order: what the network is, what it learns, what it computes in."""
+
+
 @runtime_checkable
 class Step(Protocol):
     """Makes one artifact from another: a compression step and an exporter are the same kind of thing.
@@ -181,6 +185,8 @@ class Step(Protocol):
     depends on the options, ``is_free`` says."""
     integers: ClassVar[bool] = False
     """True when layers compute in integers, which CPUs without the instructions for it do less exactly."""
+    place: ClassVar[Place | None] = None
+    """Where a search over chains puts it; None: nowhere."""
     Config: type[StepConfig] = StepConfig
 
     def requires_for(self, target: str | None) -> tuple[str, ...]:
@@ -203,6 +209,17 @@ class Step(Protocol):
     def needs(self, config: Any) -> Needs:
         """What it takes of the data with these options."""
         return Needs()
+
+    def ranges(self, artifact: Artifact) -> Mapping[str, Any] | None:
+        """What a search over chains varies of it for this model: by option a range as TOML gives one,
+        ``{"low": 0.1, "high": 0.5, "step": 0.1}``, a list of values, or one value that it always takes. None: it is
+        drawn only where somebody asks for it."""
+        return None
+
+    def sketch(self, config: Any) -> str | None:
+        """The chain that gives the network the same shape without the training, which takes seconds and says how fast
+        it will be; empty where the shape stays. None: it trains nothing."""
+        return None
 
     def wants_val(self, config: Any) -> bool:
         """Whether it makes choices with these options, for which it needs images that nothing else has seen."""

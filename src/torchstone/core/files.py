@@ -115,6 +115,7 @@ def locked(directory: Path) -> Iterator[None]:
 def alone(lock_file: Path, waiting: str) -> Iterator[None]:
     """Be the one process that makes something: a second one waits for the first, and then finds it made. ``waiting`` is
     what a person is told of that."""
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(lock_file)
     try:
         lock.acquire(timeout=0)

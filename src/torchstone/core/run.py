@@ -78,6 +78,16 @@ class Run:
         """Which chains were tried, and why others were not."""
         return self.root / "ladder.json"
 
+    @property
+    def busy(self) -> Path:
+        """Locks of what one of several workers makes while the others wait for it."""
+        return self.root / ".busy"
+
+    @property
+    def studies(self) -> Path:
+        """Searches over chains of the model that was trained here, a folder each."""
+        return self.root / "studies"
+
     def evidence(self, candidate: Candidate) -> Path:
         return self.root / "evidence" / candidate.slug
 

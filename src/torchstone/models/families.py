@@ -140,6 +140,17 @@ def members(pattern: str | None = None) -> list[Member]:
     return found or [_other(pattern, known)]
 
 
+def smaller(architecture: str) -> list[Member]:
+    """The stored members of the family of an architecture (a full name) that multiply less and are made for images
+    no larger, the largest first; none where it has no family."""
+    known = [Member(**row) for row in files.read_json(TABLE)["members"]]
+    found = next((one for one in known if one.architecture == architecture), None)
+    if found is None:
+        return []
+    less = [one for one in known if one.family == found.family and one.macs < found.macs and one.crop <= found.crop]
+    return sorted(less, key=lambda one: -one.macs)
+
+
 def _bare(name: str) -> str:
     """A name without what people write in different ways: ``SE-ResNet`` is ``seresnet``."""
     return name.lower().translate(str.maketrans("", "", " -_"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchstone.report import svg
+from torchstone.report.labels import Box, place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = 1056, 358
 PANEL = 330
+MARKS = "osD^vPX*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class Point:
     y: float
     label: str
     best: bool
+    kind: int = 0
+    """Points of different kinds have different marks."""
 
 
 def both(draw: Callable[[bool], str]) -> tuple[str, str]:
@@ -58,6 +62,7 @@ def history(values: Sequence[tuple[int, float]], stopped: Sequence[int], sign: i
 def trade(points: Sequence[Point], across: str, up: str, *, narrow: bool) -> str:
     """One objective against another; the trials that no other one beats are joined and named."""
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with matplotlib.rc_context(svg.STYLE):
         figure, axes = _frame(NARROW if narrow else WIDE, 280 if narrow else 360, bottom=44)
@@ -65,11 +70,11 @@ def trade(points: Sequence[Point], across: str, up: str, *, narrow: bool) -> str
         axes.plot([point.x for point in front], [point.y for point in front], color=svg.ACCENT, linewidth=1.25)
         for point in points:
             colour, size = (svg.ACCENT, 8) if point.best else (svg.MUTED, 5)
-            axes.plot(point.x, point.y, "o", color=colour, markersize=size, alpha=1 if point.best else 0.75)
-            if point.best:
-                axes.annotate(point.label, (point.x, point.y), (0, 8), textcoords="offset points", ha="center")
+            mark = MARKS[point.kind % len(MARKS)]
+            axes.plot(point.x, point.y, mark, color=colour, markersize=size, alpha=1 if point.best else 0.75)
         axes.margins(x=0.05, y=0.14)
         axes.set_xlabel(across, loc="right")
+        _name(axes, front, points, FigureCanvasAgg(figure).get_renderer())
         name = f"trade-{'narrow' if narrow else 'wide'}"
         return svg.render(figure, name, f"{up} against {across} of {len(points)} trials, {len(front)} of them best")
 
@@ -131,7 +136,26 @@ def against(
             axes.set_xlim(-0.5, len(choices) - 0.5)
         else:
             axes.margins(x=0.06)
-        return svg.render(figure, f"option-{option}", f"{up} against {option}")
+        name = "".join(letter if letter.isalnum() else "-" for letter in option)
+        return svg.render(figure, f"option-{name}", f"{up} against {option}")
+
+
+def _name(axes: Axes, front: Sequence[Point], points: Sequence[Point], renderer: Any) -> None:
+    """The labels of the front beside its points, where they cover nothing."""
+    from matplotlib.font_manager import FontProperties
+
+    def pixels(point: Point) -> tuple[float, float]:
+        across, up = axes.transData.transform((point.x, point.y))
+        return float(across), float(up)
+
+    font = FontProperties(size=svg.FONT_SIZE)
+    sizes = [renderer.get_text_width_height_descent(point.label, font, False)[:2] for point in front]
+    obstacles = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in map(pixels, points)]
+    frame = axes.get_window_extent(renderer)
+    area = Box(frame.x0, frame.y0, frame.x1, frame.y1)
+    inverse = axes.transData.inverted()
+    for point, box in zip(front, place([*map(pixels, front)], sizes, obstacles, [], area), strict=True):
+        axes.text(*inverse.transform((box.left, (box.bottom + box.top) / 2)), point.label, va="center_baseline")
 
 
 def _frame(width: float, height: float, *, bottom: float) -> tuple[Figure, Axes]:

@@ -1,8 +1,9 @@
-"""The page of a search: its best trial, how the trials went, which options matter, and all of them in a table."""
+"""The page of a search: its best trials, how the trials went, which options matter, and all of them in a table. Of a
+search over chains, the chains stand where a search over recipes has the values of its options."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torchstone.report.search_figures import Point
 from torchstone.report.templates import environment
 from torchstone.train.recipes import short
 
-SOURCE, PAGE = "search.json", "search.html"
+SOURCE, PAGE, SHORTLIST = "search.json", "search.html", "shortlist.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,12 @@ class Page:
     compared_after: int | None
     recipes: list[tuple[str, str]]
     """Name and content of each file."""
+    chains: bool
+    """Whether the trials are chains."""
+    machines: list[str]
+    """Where trials were timed, if speeds were."""
+    command: str | None
+    """That judges the chains of the shortlist."""
     history: tuple[str, str]
     """Of the wide page and of the narrow one."""
     curves: tuple[str, str] | None
@@ -95,15 +102,26 @@ def _page(directory: Path) -> Page:
         stopped=[trial["number"] for trial in stopped],
         compared_after=found["compared_after"],
         recipes=[(path.name, path.read_text()) for path in sorted(directory.glob("best*.toml"))],
+        chains=any(trial["name"] for trial in trials),
+        machines=_machines(done) if any(goal.name == "speed" for goal in goals) else [],
+        command=files.read_json(directory / SHORTLIST)["command"] if (directory / SHORTLIST).exists() else None,
         history=search_figures.both(lambda narrow: _overview(done, stopped, best, goals, narrow=narrow))
         if done
         else ("", ""),
         curves=curves,
-        slices=[(name, _slice(name, ranges[name], done, stopped, best, goals[0])) for name in ranges]
-        if len(done) > 1
-        else [],
+        slices=[(name, _slice(name, ranges[name], done, stopped, best, goals[0])) for name in _varied(ranges, done)],
         workers=len({worker for trial in trials for worker in trial["workers"]}),
     )
+
+
+def _varied(ranges: Mapping[str, Any], done: Sequence[dict[str, Any]]) -> list[str]:
+    """What has more than one value among the complete trials."""
+    given = {name: {short(trial["options"][name]) for trial in done if name in trial["options"]} for name in ranges}
+    return [name for name in ranges if len(given[name]) > 1]
+
+
+def _machines(done: Sequence[dict[str, Any]]) -> list[str]:
+    return sorted({f"{trial['facts']['machine']} ({trial['facts']['cpu']})" for trial in done})
 
 
 def _overview(
@@ -118,12 +136,25 @@ def _overview(
         values = [(trial["number"], trial["values"][0]) for trial in done]
         others = [trial["number"] for trial in stopped]
         return search_figures.history(values, others, goals[0].sign, goals[0].title, narrow=narrow)
+    places = sorted({trial["facts"].get("machine", "") for trial in done})
     points = [
-        Point(x=trial["values"][1], y=trial["values"][0], label=str(trial["number"]), best=trial["number"] in best)
+        Point(
+            x=trial["values"][1],
+            y=trial["values"][0],
+            label=_label(trial, narrow=narrow),
+            best=trial["number"] in best,
+            kind=places.index(trial["facts"].get("machine", "")),
+        )
         for trial in done
     ]
     second = goals[1]
     return search_figures.trade(points, _axis(second), _axis(goals[0]), narrow=narrow)
+
+
+def _label(trial: dict[str, Any], *, narrow: bool) -> str:
+    """Of a trial in the plane: its number, and with a name where there is room for it."""
+    number = str(trial["number"])
+    return number if narrow or not trial["name"] else f"{number}  {wording.shortened(trial['name'], 44)}"
 
 
 def _axis(goal: Goal) -> str:

@@ -1,2 +1,2 @@
-"""Studies over recipes: which values of a training's options serve its objectives best. Any number of workers share
+"""Studies over recipes and chains: which values of their options serve the objectives best. Any number of workers share
 one study through its database."""

@@ -53,18 +53,29 @@ OBJECTIVES = {
         Objective(name="params", direction="minimize", title="parameters", digits=0),
     )
 }
+"""Of a search over recipes."""
+OF_CHAINS = {
+    objective.name: objective
+    for objective in (
+        Objective(name="drop", direction="minimize", title="drop on val", unit="points"),
+        Objective(name="speed", direction="maximize", title="speed against the baseline", unit="×"),
+        Objective(name="size", direction="minimize", title="size", unit="MB"),
+    )
+}
+"""Of a search over chains; the drop is in the metric of the budget."""
 
 
-def named(names: Sequence[str]) -> tuple[Objective, ...]:
-    """The objectives of these names, in this order; a ConfigError for one that is unknown or named twice."""
+def named(names: Sequence[str], known: Mapping[str, Objective] = OBJECTIVES) -> tuple[Objective, ...]:
+    """Those of the ``known`` objectives that have these names, in this order; a ConfigError for one that is unknown or
+    named twice."""
     if not names:
-        raise ConfigError("a search needs an objective", hint=f"known: {', '.join(OBJECTIVES)}")
+        raise ConfigError("a search needs an objective", hint=f"known: {', '.join(known)}")
     for number, name in enumerate(names):
-        if name not in OBJECTIVES:
-            raise ConfigError(f"unknown objective '{name}'", hint=nearest(name, OBJECTIVES))
+        if name not in known:
+            raise ConfigError(f"unknown objective '{name}'", hint=nearest(name, known))
         if name in names[:number]:
             raise ConfigError(f"the objective '{name}' was named twice")
-    return tuple(OBJECTIVES[name] for name in names)
+    return tuple(known[name] for name in names)
 
 
 def dominated(values: Sequence[float], others: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> bool:

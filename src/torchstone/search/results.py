@@ -28,7 +28,8 @@ class Trial(Value):
     """One trial as people see it."""
 
     number: int
-    state: str = Field(description="complete, stopped (it fell behind or diverged), failed, running")
+    name: str | None = Field(default=None, description="what it is called: of a search over chains, the chain")
+    state: str = Field(description="complete, stopped (it fell behind, diverged or cannot win), failed, running")
     values: tuple[float, ...] | None = Field(description="of the objectives; None unless it is complete")
     options: dict[str, Any] = Field(description="what it was given of what varies")
     epochs: dict[int, float] = Field(default={}, description="of each finished epoch, the objective")
@@ -76,6 +77,7 @@ def _trial(frozen: optuna.trial.FrozenTrial, study: Study) -> Trial:
     done = frozen.state.name == "COMPLETE" and all(map(math.isfinite, frozen.values))
     return Trial(
         number=kept[TICKET],
+        name=study.title_of(frozen),
         state="failed" if frozen.state.name == "COMPLETE" and not done else STATES[frozen.state.name],
         values=tuple(frozen.values) if done else None,
         options={key: _listed(value) for key, value in study.values_of(frozen).items()},
@@ -86,10 +88,15 @@ def _trial(frozen: optuna.trial.FrozenTrial, study: Study) -> Trial:
     )
 
 
-def write(directory: Path, summary: Summary, study: Study, base: str, recipe: Recipe, command: str) -> list[Path]:
-    """Write the table, the summary and the recipes of the best trials (which are returned) into ``directory``."""
+def store(directory: Path, summary: Summary, study: Study) -> None:
+    """Write the table and the summary into ``directory``."""
     summary.save(directory / SUMMARY)
     tables.write(directory / TABLE, tables.frame(_columns(summary, study)))
+
+
+def write(directory: Path, summary: Summary, study: Study, base: str, recipe: Recipe, command: str) -> list[Path]:
+    """``store``, and write the recipes of the best trials (which are returned) into ``directory``."""
+    store(directory, summary, study)
     made = []
     by_number = {trial.number: trial for trial in summary.trials}
     for number in summary.best:
@@ -107,10 +114,10 @@ def write(directory: Path, summary: Summary, study: Study, base: str, recipe: Re
 
 def _columns(summary: Summary, study: Study) -> dict[str, list[Any]]:
     trials = summary.trials
-    columns: dict[str, list[Any]] = {
-        "trial": [trial.number for trial in trials],
-        "state": [trial.state for trial in trials],
-    }
+    columns: dict[str, list[Any]] = {"trial": [trial.number for trial in trials]}
+    if study.plan.title:
+        columns["name"] = [trial.name for trial in trials]
+    columns["state"] = [trial.state for trial in trials]
     for place, objective in enumerate(study.plan.objectives):
         columns[objective.name] = [trial.values[place] if trial.values else None for trial in trials]
     for name in study.plan.space:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,10 @@ OF_THE_NETWORK: dict[str, type] = {"model": str, "weights": str, "image_size": i
 """What can vary besides the recipe, with its type."""
 
 
+Condition = Mapping[str, tuple[Any, ...]]
+"""By name of what was drawn before, the values of it with which an option is drawn at all; empty: always."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Range:
     """Numbers from ``low`` to ``high``, both included. Two ints make it one of whole numbers."""
@@ -40,6 +44,7 @@ class Range:
     log: bool = False
     """As many trials between 0.001 and 0.01 as between 0.01 and 0.1."""
     step: float | None = None
+    given: Condition = field(default_factory=dict)
 
     def holds(self, value: Any) -> bool:
         """Whether ``value`` is one that this range can give."""
@@ -59,7 +64,8 @@ class Range:
     @property
     def table(self) -> Any:
         """As TOML would give it."""
-        return {key: value for key, value in asdict(self).items() if value is not None and value is not False}
+        own = {key: value for key, value in asdict(self).items() if key != "given"}
+        return {key: value for key, value in own.items() if value is not None and value is not False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +73,7 @@ class Choices:
     """One of several values."""
 
     values: tuple[Any, ...]
+    given: Condition = field(default_factory=dict)
 
     def holds(self, value: Any) -> bool:
         return value in self.values
@@ -88,8 +95,12 @@ Space = Mapping[str, Range | Choices]
 
 
 def suggest(space: Space, trial: optuna.Trial) -> dict[str, Any]:
-    """A value for everything that varies: what this trial was given before, or what the sampler chooses now."""
-    return {name: options.suggest(trial, name) for name, options in space.items()}
+    """A value for everything that varies in this trial: what it was given before, or what the sampler chooses now."""
+    values: dict[str, Any] = {}
+    for name, options in space.items():
+        if all(values.get(other) in allowed for other, allowed in options.given.items()):
+            values[name] = options.suggest(trial, name)
+    return values
 
 
 def first_guess(space: Space, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +120,8 @@ def parse(table: Mapping[str, Any], where: str) -> dict[str, Range | Choices]:
         name = key.replace("-", "_")
         if name not in known:
             raise ConfigError(f"unknown option '{key}' in [{TABLE}] of {where}", hint=nearest(name, known))
-        found[name] = _options(name, given, where)
+        spelt = f"{name} = {_spelt(given)} in [{TABLE}] of {where}"
+        found[name] = declared(name, given, spelt, _checked)
     return found
 
 
@@ -147,12 +159,19 @@ def _around(value: float) -> Range:
     return Range(low=float(f"{value / 10:.3g}"), high=float(f"{min(value * 10, 1e6):.3g}"), log=True)
 
 
-def _options(name: str, given: Any, where: str) -> Range | Choices:
-    spelt = f"{name} = {_spelt(given)} in [{TABLE}] of {where}"
+Checked = Callable[[str, Any, str], Any]
+"""Takes an option's name, a value of it and how it was spelt, and returns the value as it is used, or raises a
+ConfigError that quotes the spelling."""
+
+
+def declared(name: str, given: Any, spelt: str, checked: Checked, *, least: int = 2) -> Range | Choices:
+    """The range or the choices, ``least`` of them or more, that TOML gives for ``name``; a ConfigError quotes it as
+    ``spelt``."""
     if isinstance(given, Sequence) and not isinstance(given, str):
-        values = tuple(_checked(name, value, spelt) for value in given)
-        if len(set(map(_plain, values))) < max(2, len(values)):
-            raise ConfigError(f"{spelt} is refused: a list needs two values or more, all different")
+        values = tuple(checked(name, value, spelt) for value in given)
+        if len(set(map(_plain, values))) < max(least, len(values)):
+            count = {1: "a value", 2: "two values"}[least]
+            raise ConfigError(f"{spelt} is refused: a list needs {count} or more, all different")
         return Choices(values=values)
     if not isinstance(given, Mapping):
         raise ConfigError(
@@ -164,7 +183,7 @@ def _options(name: str, given: Any, where: str) -> Range | Choices:
         raise ConfigError(f"{spelt} is refused: '{unknown}'", hint=nearest(unknown, ("low", "high", "log", "step")))
     if "low" not in given or "high" not in given:
         raise ConfigError(f"{spelt} is refused: a range has a low and a high end")
-    ends = [_checked(name, given[end], spelt) for end in ("low", "high")]
+    ends = [checked(name, given[end], spelt) for end in ("low", "high")]
     if any(isinstance(end, bool) or not isinstance(end, int | float) for end in ends):
         raise ConfigError(f"{spelt} is refused: '{name}' is no number", hint=f"list the values to try: {name} = [ … ]")
     low, high = ends

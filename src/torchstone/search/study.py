@@ -7,7 +7,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,8 +34,16 @@ FAILED_IN_A_ROW = 3
 """A study whose first trials all failed has a fault that no trial can mend."""
 
 
+REDRAWS = 30
+"""Draws of a trial until it is one that there was not before."""
+
+
 class Stopped(Exception):  # noqa: N818 (nothing is wrong)
-    """The trial falls behind those before it, and is not worth finishing."""
+    """The trial falls behind those before it, or cannot win against them, and is not worth finishing."""
+
+    def __init__(self, why: str = "it fell behind") -> None:
+        super().__init__(why)
+        self.why = why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +57,11 @@ class Plan:
     seed: int
     about: Mapping[str, Any]
     """What else the trials depend on: the recipe, the network, the images. JSON-able."""
+    starts: tuple[Mapping[str, Any], ...] = ()
+    """What the first trials take, where it is more than ``known``."""
+    title: Callable[[Mapping[str, Any]], str] | None = field(default=None, compare=False)
+    """What a trial of these values is called. Two of one title are the same, and a second one is not drawn as long as
+    there are others; None: no two are the same."""
     spared: int = 1
     """Epochs of a trial in which it cannot be stopped: the rate still rises, and says little."""
 
@@ -126,6 +139,13 @@ class Study:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def title_of(self, trial: optuna.trial.FrozenTrial) -> str | None:
+        """What a trial is called; None where trials have no names, or it is not wholly drawn."""
+        try:
+            return self.plan.title(self.values_of(trial)) if self.plan.title else None
+        except KeyError:
+            return None
 
     def trials(self) -> list[optuna.trial.FrozenTrial]:
         """All trials that were begun, in the order of their tickets: that number is what people see. Optuna counts in
@@ -215,7 +235,8 @@ class Study:
             return
         values = spaces.suggest(self.plan.space, trial)
         trial.set_user_attr(WORKERS, [*frozen.user_attrs.get(WORKERS, []), host(own_name())])
-        console.say(f"trial {ticket.number}{' goes on' if frozen.params else ''}: {spelt(values)}")
+        name = self.plan.title(values) if self.plan.title else spelt(values)
+        console.say(f"trial {ticket.number}{' goes on' if frozen.params else ''}: {name}")
         told = set(frozen.intermediate_values)
 
         def reported(epoch: int, value: float) -> bool:
@@ -230,8 +251,8 @@ class Study:
         try:
             found = run(Turn(number=ticket.number, values=values, lost=lost, reported=reported))
             self._check(found)
-        except Stopped:
-            self._tell(trial, ticket, lost, state.PRUNED, why="it fell behind")
+        except Stopped as stopped:
+            self._tell(trial, ticket, lost, state.PRUNED, why=stopped.why)
         except StorageError:
             raise  # the disk is full: no fault of this trial
         except TrainingError as error:  # so that the sampler learns to stay away
@@ -256,15 +277,14 @@ class Study:
         depends on which trials are finished by then: with one worker it is the same each time, with several not."""
         import optuna
 
-        # Of the ticket's own seed: a trial that is drawn again, by whichever worker, is drawn alike from the same past.
-        seed = seeding.seed_of(self.plan.seed, "search", ticket.number) % 2**32
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-        self._study.sampler = sampler
+        self._study.sampler = self._sampler(ticket)
         found = self._of(ticket)
         if found is None:
-            guess = spaces.first_guess(self.plan.space, self.plan.known) if ticket.number == 0 else {}
+            starts = self.plan.starts or (self.plan.known,)
+            if ticket.number < len(starts):
+                guess = spaces.first_guess(self.plan.space, starts[ticket.number])
+            else:
+                guess = self._unlike_the_others(ticket)
             self._study.enqueue_trial(guess, user_attrs={TICKET: ticket.number})
             found = self._of(ticket)
         assert found is not None
@@ -272,6 +292,36 @@ class Study:
         if found.state == optuna.trial.TrialState.WAITING:
             trial.storage.set_trial_state_values(found._trial_id, optuna.trial.TrialState.RUNNING)
         return trial
+
+    def _sampler(self, ticket: Ticket) -> optuna.samplers.BaseSampler:
+        """Optuna's tree of Parzen estimators, for one objective or several. Of the ticket's own seed: a trial that is
+        drawn again, by whichever worker, is drawn alike from the same past."""
+        import optuna
+
+        seed = seeding.seed_of(self.plan.seed, "search", ticket.number) % 2**32
+        # Where some options come with others only, those that come together are drawn together.
+        grouped = any(options.given for options in self.plan.space.values())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=grouped, constant_liar=True)
+
+    def _unlike_the_others(self, ticket: Ticket) -> dict[str, Any]:
+        """What the sampler would choose, drawn again while that is a trial that there was before. Empty where no two
+        trials are the same: then it is drawn when it begins."""
+        import optuna
+
+        if self.plan.title is None:
+            return {}
+        known = {self.title_of(trial) for trial in self.trials()}
+        beside = optuna.create_study(directions=self._study.directions, sampler=self._sampler(ticket))
+        waiting = optuna.trial.TrialState.WAITING
+        beside.add_trials(trial for trial in self._study.get_trials(deepcopy=False) if trial.state != waiting)
+        for left in reversed(range(REDRAWS)):
+            trial = beside.ask()
+            # At the end a known one is taken: the space may be as small as that.
+            if self.plan.title(spaces.suggest(self.plan.space, trial)) not in known or not left:
+                return trial.params
+        raise AssertionError
 
     def _of(self, ticket: Ticket) -> optuna.trial.FrozenTrial | None:
         return next((trial for trial in self.trials() if trial.user_attrs[TICKET] == ticket.number), None)

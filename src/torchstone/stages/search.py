@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torchstone.config import Settings
 from torchstone.core import console, files, registry, tables
 from torchstone.core.errors import ConfigError, MissingPackageError, TrainingError
+from torchstone.core.run import Run
 from torchstone.core.values import Artifact
 from torchstone.search import objectives, results, space
 from torchstone.search.objectives import Objective
@@ -164,8 +165,7 @@ def _train(turn: Turn, request: TrainRequest, data: Data, plan: Plan, track: tup
     watch = Watch(turn, plan.objectives[0].column if plan.prunes else None)
     title = f"{data.run.name}, trial {turn.number}"
     followed = tracking.observers(track, data.run.tracking, title, chosen.model_dump(mode="json"))
-    same = data.run.root / ".busy" / f"{chosen.digest()[:16]}.lock"
-    same.parent.mkdir(exist_ok=True)
+    same = data.run.busy / f"{chosen.digest()[:16]}.lock"
     with files.alone(same, "training the same recipe"):
         try:
             made = stage.train(chosen, data.catalog, data.split, data.run, observers=(*followed, watch))
@@ -211,13 +211,18 @@ def _latency(made: Artifact, data: Data) -> float:
     [candidate] = build_all(plan_all(["onnx"]), baseline_of(made), data, seed=0)
     images = data.sets(made, "val")["val"]
     pixels = images.images(sample_rows(images.labels, 64, "timing"))
-    with files.alone(data.run.root / ".busy" / "clock.lock", "timing its model"):
+    with files.alone(clock(data.run), "timing its model"):
         session = timing.session([], control=candidate, quartets=QUARTETS, phase="screening", pixels=pixels)
     return float(session.tables[candidate.id]["ms"].to_numpy().min())
 
 
 COSTS: dict[str, Callable[[Artifact, Data], float]] = {"latency": _latency, "size": _size, "params": _parameters}
 """By the name of an objective: how it is measured on the trained model."""
+
+
+def clock(run: Run) -> Path:
+    """The lock of who times on this machine: one at a time, or each would time the others."""
+    return run.busy / f"clock-{socket.gethostname()}.lock"
 
 
 def _flags(request: TrainRequest, varied: Space) -> list[str]:

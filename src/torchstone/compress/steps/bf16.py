@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ class Bf16(Step):
     targets = ("openvino", "torch")
     free = True
     final = True
+    place = "arithmetic"
 
     def requires_for(self, target: str | None) -> tuple[str, ...]:
         return ("torch",) if target == "torch" else ("openvino",)
+
+    def ranges(self, artifact: Artifact) -> Mapping[str, Any] | None:
+        return {}
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

@@ -29,6 +29,7 @@ class Distill(Step):
     value_option = "epochs"
     needs_val = True
     resumes = True
+    place = "training"
 
     class Config(Distilling):
         epochs: int = Field(default=4, ge=1, description="passes over the training part")
@@ -41,6 +42,9 @@ class Distill(Step):
 
     def needs(self, config: Any) -> Needs:
         return Needs(epochs=config.epochs, answers=views_of(config, config.epochs))
+
+    def sketch(self, config: Any) -> str | None:
+        return ""
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

@@ -27,6 +27,7 @@ class Dynamic(Step):
     requires = ("onnxruntime", "onnx")
     final = True
     integers = True
+    place = "arithmetic"
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

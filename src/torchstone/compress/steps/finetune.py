@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,19 @@ class Finetune(Step):
     value_option = "epochs"
     needs_val = True
     resumes = True
+    place = "training"
 
     class Config(Tuning):
         epochs: int = Field(default=2, ge=1, description="passes over the training part")
 
     def needs(self, config: Any) -> Needs:
         return Needs(epochs=config.epochs)
+
+    def ranges(self, artifact: Artifact) -> Mapping[str, Any] | None:
+        return {"epochs": {"low": 1, "high": 8, "log": True}, "lr": {"low": 1e-4, "high": 2e-3, "log": True}}
+
+    def sketch(self, config: Any) -> str | None:
+        return ""
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

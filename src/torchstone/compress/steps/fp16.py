@@ -28,6 +28,7 @@ class Fp16(Step):
     targets = ("onnxruntime", "openvino")
     free = True
     final = True
+    place = "arithmetic"
 
     def requires_for(self, target: str | None) -> tuple[str, ...]:
         return ("openvino",) if target == "openvino" else ("onnxruntime", "onnx")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ class Int8(Step):
     value_option = "images"
     final = True
     integers = True
+    place = "arithmetic"
 
     class Config(StepConfig):
         images: int = Field(default=128, ge=8, description="calibration images; as many as there are, at most this")
@@ -73,6 +75,13 @@ class Int8(Step):
 
     def needs(self, config: Any) -> Needs:
         return Needs(calibration=config.images)
+
+    def ranges(self, artifact: Artifact) -> Mapping[str, Any] | None:
+        return {
+            "images": [64, 128, 256],
+            "calibration": ["minmax", "entropy", "percentile"],
+            "preset": ["performance", "mixed"],
+        }
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

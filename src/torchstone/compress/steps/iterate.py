@@ -17,6 +17,8 @@ from torchstone.core.values import Artifact
 
 ROUNDS = "rounds"
 """Folder of the rounds, until the artifact stands."""
+HOW = {"importance", "scope", "round_to"}
+"""Options that it shares with ``prune``."""
 
 
 class Iterate(Step):
@@ -34,6 +36,7 @@ class Iterate(Step):
     value_option = "rounds"
     needs_val = True
     resumes = True
+    place = "shape"
 
     class Config(Pruning, Tuning):
         rounds: int = Field(default=3, ge=1, description="of pruning and fine-tuning")
@@ -42,6 +45,10 @@ class Iterate(Step):
 
     def needs(self, config: Any) -> Needs:
         return Needs(epochs=config.rounds * config.epochs)
+
+    def sketch(self, config: Any) -> str | None:
+        how = "".join(f",{name}={getattr(config, name)}" for name in sorted(config.model_fields_set & HOW))
+        return f"prune:macs={config.macs:g}{how}"
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Prune(Step):
     accepts = ("torch",)
     requires = ("torch", "safetensors", "torch_pruning")
     value_option = "ratio"
+    place = "shape"
 
     class Config(Pruning):
         ratio: float = Field(default=0.3, gt=0, lt=1, description="share of the channels that leaves")
@@ -40,6 +42,13 @@ class Prune(Step):
     def check(self, config: Any, target: str | None) -> None:
         if {"ratio", "macs"} <= config.model_fields_set:
             raise ChainError("'prune' was given a ratio and a share of MACs", hint="give one of them")
+
+    def ranges(self, artifact: Artifact) -> Mapping[str, Any] | None:
+        return {
+            "ratio": {"low": 0.1, "high": 0.6, "step": 0.1},
+            "importance": ["magnitude", "taylor"],
+            "scope": ["uniform", "global"],
+        }
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

@@ -27,6 +27,7 @@ class Qat(Step):
     value_option = "epochs"
     needs_val = True
     resumes = True
+    place = "training"
 
     class Config(Tuning):
         epochs: int = Field(default=2, ge=1, description="passes over the training part")
@@ -34,6 +35,9 @@ class Qat(Step):
 
     def needs(self, config: Any) -> Needs:
         return Needs(epochs=config.epochs)
+
+    def sketch(self, config: Any) -> str | None:
+        return ""
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

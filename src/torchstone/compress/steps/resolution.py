@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from torchstone.compress.tuning import Tuning, recipe_of
 from torchstone.core.contracts import Needs, Step, StepContext
 from torchstone.core.errors import ChainError
 from torchstone.core.values import Artifact, Preprocess
+
+SMALLEST, STRIDE = 96, 32
+"""Pixels below which a photo has too little to see; what most networks halve evenly."""
 
 
 class Resolution(Step):
@@ -27,6 +31,7 @@ class Resolution(Step):
     requires = ("torch", "safetensors")
     value_option = "pixels"
     resumes = True
+    place = "shape"
 
     class Config(Tuning):
         pixels: int = Field(ge=8, description="side of the images that the network sees")
@@ -40,6 +45,15 @@ class Resolution(Step):
 
     def needs(self, config: Any) -> Needs:
         return Needs(epochs=config.epochs)
+
+    def ranges(self, artifact: Artifact) -> Mapping[str, Any] | None:
+        crop = artifact.preprocess.crop
+        sides = [side for side in range(SMALLEST, crop, STRIDE) if 2 * side >= crop]
+        # What it learns of them is the next place's to say.
+        return {"pixels": sides, "epochs": 0} if sides else None
+
+    def sketch(self, config: Any) -> str | None:
+        return f"resolution={config.pixels}:epochs=0" if config.epochs else None
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path

@@ -30,6 +30,7 @@ class Sparsify(Step):
     accepts = ("torch",)
     requires = ("torch", "safetensors")
     value_option = "share"
+    place = "shape"
 
     class Config(StepConfig):
         share: float = Field(default=0.5, gt=0, lt=1, description="of the weights that become zero")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torchstone.core.artifact import noted
 from torchstone.core.contracts import Needs, Step, StepContext
 from torchstone.core.errors import ChainError
 from torchstone.core.values import Artifact
+from torchstone.models import families
 
 
 class Student(Step):
@@ -33,10 +35,11 @@ class Student(Step):
     value_option = "name"
     needs_val = True
     resumes = True
+    place = "shape"
 
     class Config(Distilling):
         name: str = Field(description="a network of the zoo, as for --model, with a slash for the colon")
-        epochs: int = Field(default=30, ge=1, description="passes over the training part")
+        epochs: int = Field(default=30, ge=0, description="passes over the training part; 0: fresh weights, to time it")
         lr: float = Field(default=2e-3, gt=0, description="peak learning rate")
         alone: bool = Field(default=False, description="no teacher, and its time spent on more epochs")
 
@@ -53,6 +56,13 @@ class Student(Step):
 
     def needs(self, config: Any) -> Needs:
         return Needs(own_epochs=config.epochs, answers=0 if config.alone else views_of(config, config.epochs))
+
+    def ranges(self, artifact: Artifact) -> Mapping[str, Any] | None:
+        names = [member.name for member in families.smaller(artifact.architecture)]
+        return {"name": names, "epochs": {"low": 15, "high": 60, "log": True}} if names else None
+
+    def sketch(self, config: Any) -> str | None:
+        return f"student={config.name}:epochs=0" if config.epochs else None
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
@@ -80,6 +90,8 @@ class Student(Step):
                 "mirrored": False,
             }
         )
+        if not config.epochs:
+            return stage.save_torch(model, described, context.calib, out_dir)
         lesson = teaching_of(config, config.epochs, teacher_of(config) or artifact, artifact, context)
         epochs, seconds = config.epochs, 0.0
         if config.alone:
