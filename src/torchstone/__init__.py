@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torchstone.stages.evaluate import evaluate as evaluate
     from torchstone.stages.judge import judge as judge
     from torchstone.stages.search import search as search
+    from torchstone.stages.search_chains import search_chains as search_chains
     from torchstone.stages.train import train as train
 
 _HOME = {
@@ -56,6 +57,7 @@ _HOME = {
     "open_candidate": "runtimes",
     "run": "pipeline",
     "search": "stages.search",
+    "search_chains": "stages.search_chains",
     "train": "stages.train",
     "verify": "judge.verify",
 }
@@ -79,6 +81,7 @@ __all__ = [
     "open_candidate",
     "run",
     "search",
+    "search_chains",
     "train",
     "verify",
 ]

@@ -22,15 +22,9 @@ from torchstone.search.objectives import OBJECTIVES, OF_CHAINS
 from torchstone.train import recipes
 from torchstone.train.recipe import Recipe
 
-JUDGING = (
-    "chain",
-    "finetune",
-    "time_limit",
-    "threads",
-    "quartets",
-    "skip_portraits",
-    *(name for name in Budget.model_fields if name != "schema_version"),
-)
+WISHES = tuple(name for name in Budget.model_fields if name != "schema_version")
+"""What the budget asks for."""
+JUDGING = ("chain", "finetune", "time_limit", "threads", "quartets", "skip_portraits", *WISHES)
 """What is said of the candidates and the verdict, not of the training."""
 SEARCHING = ("trials", "objective", "storage", "takeover", "space")
 """What is said of a search, not of one training."""
@@ -151,7 +145,7 @@ class Settings(Value):
 
     @property
     def budget(self) -> Budget:
-        return Budget(**{name: getattr(self, name) for name in Budget.model_fields if name != "schema_version"})
+        return Budget(**{name: getattr(self, name) for name in WISHES})
 
     @property
     def seconds(self) -> float | None:

@@ -14,13 +14,14 @@ from typing import Annotated, Any
 import typer
 
 from torchstone.cli._options import with_settings
-from torchstone.config import JUDGING, flag
+from torchstone.config import JUDGING, WISHES, flag
 from torchstone.core.errors import ConfigError
 
 COMPRESS = Annotated[
     bool, typer.Option("--compress", help="Search chains that compress the model of the run that DATA names.")
 ]
-OF_A_RUN = ("chain", "finetune", "time_limit", "quartets", "skip_portraits")
+OF_A_RUN = tuple(name for name in JUDGING if name not in ("threads", *WISHES))
+"""What no search heeds."""
 
 
 @with_settings(*OF_A_RUN, compress=COMPRESS)

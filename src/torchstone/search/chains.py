@@ -161,6 +161,10 @@ def _options_of(
         if option not in step.Config.model_fields:
             raise ConfigError(f"'{name}' in {declared.where} has no option '{option}'",
                               hint=nearest(option, step.Config.model_fields))  # fmt: skip
+    required = step.value_option
+    if required and step.Config.model_fields[required].is_required() and not {required} & (own | known).keys():
+        raise ConfigError(f"'{name}' needs a range of its {required} in {declared.where}",
+                          hint=f"[{name}], and below it: {required} = [ … ]")  # fmt: skip
     found: dict[str, Range | Choices] = {}
     for option, ends in (own | known).items():
         listed = ends if isinstance(ends, list | dict) else [ends]
@@ -172,10 +176,6 @@ def _options_of(
         elif not _is_of_another_target(name, target, option, options, own | known):
             first = next(why for why in refusals if why)
             raise ConfigError(f"{spelt}: {first.message}", hint=first.hint)
-    required = step.value_option
-    if required and step.Config.model_fields[required].is_required() and not {required} & (own | known).keys():
-        raise ConfigError(f"'{name}' needs a range of its {required} in {declared.where}",
-                          hint=f"[{name}], and below it: {required} = [ … ]")  # fmt: skip
     return found
 
 
@@ -191,18 +191,27 @@ def _ends(options: Range | Choices) -> list[Any]:
 
 
 def _refusal(name: str, target: str | None, option: str, value: Any, beside: Mapping[str, Any]) -> ChainError | None:
-    """Why no chain takes this value of an option; None: it does."""
-    step = registry.steps.get(name)
-    given = {option: value}
-    required = step.value_option
-    if required and required != option and step.Config.model_fields[required].is_required() and required in beside:
-        other = beside[required]
-        given[required] = other[0] if isinstance(other, list) else other["low"] if isinstance(other, dict) else other
-    try:
-        chain.plan(_spelt(name, target, given), check_packages=False)
-    except ChainError as error:
-        return error
-    return None
+    """Why no chain takes this value of an option, alone or with one of another; None: one does. What it does not go
+    with is found when it is drawn."""
+    others = {other: _listed(ends) for other, ends in beside.items() if other != option}
+    required = registry.steps.get(name).value_option or ""
+    least = {required: others[required][0]} if required in others else {}
+    refusal = None
+    for more in [{}, *({other: one} for other, values in others.items() for one in values)]:
+        try:
+            chain.plan(_spelt(name, target, {**least, **more, option: value}), check_packages=False)
+        except ChainError as error:
+            refusal = refusal or error
+        else:
+            return None
+    return refusal
+
+
+def _listed(ends: Any) -> list[Any]:
+    """Values of what a TOML file, or a step, gives for an option."""
+    if isinstance(ends, Mapping):
+        return [ends[end] for end in ("low", "high") if end in ends]
+    return list(ends) if isinstance(ends, list) else [ends]
 
 
 def _trains(name: str, options: Space) -> bool:

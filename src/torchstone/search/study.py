@@ -32,8 +32,6 @@ STARTUP_TRIALS = 5
 """Trials that run to their end, for the later ones to be compared with."""
 FAILED_IN_A_ROW = 3
 """A study whose first trials all failed has a fault that no trial can mend."""
-
-
 REDRAWS = 30
 """Draws of a trial until it is one that there was not before."""
 

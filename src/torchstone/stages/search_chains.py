@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchstone.compress import chain
-from torchstone.config import Settings
+from torchstone.config import WISHES, Settings
 from torchstone.core import console, files, machine, registry
 from torchstone.core.errors import ArtifactError, ChainError, ConfigError, MissingPackageError
 from torchstone.core.run import run_of, slug
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from torchstone.search.study import Measured, Study, Turn
 
 DEFAULT = ("drop", "speed")
-WISHES = tuple(name for name in Budget.model_fields if name != "schema_version")
 TAKEN = {
     "data", "name", "seed", "trials", "objective", "storage", "takeover", "space", "threads", *WISHES,
 }  # fmt: skip
@@ -167,7 +166,7 @@ class _Bench:
             made = self._build(text)
             turn.reported(2, 0.0)
             screened = self._screen(made)
-        except (ChainError, ArtifactError) as error:
+        except ChainError as error:  # of this model; so that the sampler learns to stay away
             raise Stopped(f"{error.message}; {error.hint}" if error.hint else error.message) from None
         if turn.lost.is_set():
             raise Lost
