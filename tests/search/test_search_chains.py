@@ -133,12 +133,13 @@ def bench(data: Data, baseline: Candidate, facts: dict[str, Any], names: tuple[s
     return searching._Bench(data, baseline, Settings(data="digits").budget, study)
 
 
-def sketched(ratio: float, size: float) -> Any:
-    return SimpleNamespace(
+def shape(ratio: float, size: float, noise: str | None) -> Any:
+    screened = SimpleNamespace(
         candidate=SimpleNamespace(artifact=SimpleNamespace(size_mb=size)),
         speed=SimpleNamespace(ratio=ratio, upper=1.1 * ratio),
         latency=SimpleNamespace(median_ms=1.0, lower_ms=0.9),
     )
+    return SimpleNamespace(screened=screened, noise=noise)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +153,8 @@ def sketched(ratio: float, size: float) -> Any:
         (3.0, 3.0, ("drop",), {}, True),
         (3.0, 3.0, ("drop", "speed"), {"meets_the_budget": False}, True),
         (3.0, 3.0, ("drop", "speed"), {"machine": "another"}, True),
+        (3.0, 3.0, ("drop", "speed"), {"noise": "too noisy"}, True),
+        (3.0, 3.0, ("drop", "speed"), {"speed_at_least": 3.2}, True),
     ],
 )
 def test_a_shape_that_cannot_win_is_not_trained(
@@ -159,10 +162,15 @@ def test_a_shape_that_cannot_win_is_not_trained(
     data: Data, baseline: Candidate,
 ) -> None:  # fmt: skip
     here = searching.socket.gethostname()
-    known = {"speed": 4.0, "size": 2.0, "meets_the_budget": True, "machine": here, **changes}
-    why = bench(data, baseline, known, objectives)._cannot_win(sketched(ratio, size))
+    known = {
+        "speed": 4.2, "speed_at_least": 4.0, "noise": None, "size": 2.0, "meets_the_budget": True, "machine": here,
+        **changes,
+    }  # fmt: skip
+    worker = bench(data, baseline, known, objectives)
+    why = worker._cannot_win(shape(ratio, size, None))
     assert (why is None) is tried
-    assert tried or "'int8@onnxruntime' is 4.0× as fast" in (why or "")
+    assert worker._cannot_win(shape(ratio, size, "too noisy")) is None
+    assert tried or "'int8@onnxruntime' is 4.2× as fast" in (why or "")
 
 
 def test_what_was_measured_here_is_not_measured_again(data: Data, baseline: Candidate) -> None:

@@ -31,6 +31,8 @@ def found(answer: FoundChains, json: bool) -> int:
             "baseline on the trial's own, and another machine may order them otherwise",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
+    if noisy := sum(bool(trial.facts.get("noise")) for trial in summary.trials):
+        out.print(f"{noisy} timed while the machine was too noisy for a speed to be trusted", highlight=False)
     out.print(f"page     {answer.page}", highlight=False, soft_wrap=True)
     if answer.command:
         out.print("these are values of val and of short sessions: what the chains are worth, the test images say")

@@ -148,6 +148,8 @@ def _name(axes: Axes, front: Sequence[Point], points: Sequence[Point], renderer:
         across, up = axes.transData.transform((point.x, point.y))
         return float(across), float(up)
 
+    axes.set_xlim(axes.get_xlim())  # the labels keep their distance in pixels only if the axes stay as they are
+    axes.set_ylim(axes.get_ylim())
     font = FontProperties(size=svg.FONT_SIZE)
     sizes = [renderer.get_text_width_height_descent(point.label, font, False)[:2] for point in front]
     obstacles = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in map(pixels, points)]

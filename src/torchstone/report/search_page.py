@@ -52,6 +52,8 @@ class Page:
     """Whether the trials are chains."""
     machines: list[str]
     """Where trials were timed, if speeds were."""
+    noisy: int
+    """Trials that were timed on a machine too noisy to trust."""
     command: str | None
     """That judges the chains of the shortlist."""
     history: tuple[str, str]
@@ -104,6 +106,7 @@ def _page(directory: Path) -> Page:
         recipes=[(path.name, path.read_text()) for path in sorted(directory.glob("best*.toml"))],
         chains=any(trial["name"] for trial in trials),
         machines=_machines(done) if any(goal.name == "speed" for goal in goals) else [],
+        noisy=sum(bool(trial["facts"].get("noise")) for trial in done),
         command=files.read_json(directory / SHORTLIST)["command"] if (directory / SHORTLIST).exists() else None,
         history=search_figures.both(lambda narrow: _overview(done, stopped, best, goals, narrow=narrow))
         if done

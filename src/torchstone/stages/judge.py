@@ -103,9 +103,12 @@ def measure(
     free_rival: str | None,
     phase: timing.Phase,
     quartets: int,
-) -> None:
+    *,
+    controlled: bool = False,
+) -> timing.Session:
     """One timing session: each of ``timed`` against the baseline, against the unchanged weights in its own runtime,
-    and, when the session is judged, against the fastest free rival."""
+    and, when the session is judged, against the fastest free rival. A judged session has its A/A control, another one
+    where it is to be ``controlled``."""
     baseline = candidates[0]
     pairs = [Comparison(one, baseline) for one in timed]
     if phase == "judged":
@@ -115,13 +118,14 @@ def measure(
             pairs += [Comparison(one, rival) for rival in rivals if rival is not None and rival.id != one.id]
     session = timing.session(
         pairs,
-        control=baseline if phase == "judged" else None,
+        control=baseline if controlled or phase == "judged" else None,
         quartets=quartets,
         phase=phase,
         pixels=_timed_pixels(data, candidates),
         throughput=phase == "screening",
     )
     timing.store(data.run, session)
+    return session
 
 
 def _timed_pixels(data: Data, candidates: Sequence[Candidate]) -> dict[int, NDArray[np.uint8]]:

@@ -20,14 +20,14 @@ from torchstone.core.errors import ArtifactError, ChainError, ConfigError, Missi
 from torchstone.core.run import run_of, slug
 from torchstone.core.values import Budget, Candidate
 from torchstone.evaluate import predict
-from torchstone.judge import select
+from torchstone.judge import select, speed
 from torchstone.judge.evidence import Evidence
 from torchstone.judge.select import Screened
 from torchstone.search import chains, objectives, results
 from torchstone.search.objectives import OF_CHAINS, Objective
 from torchstone.stages.compress import build_all
 from torchstone.stages.find import baseline_of, find_artifact, seed_of
-from torchstone.stages.judge import SCREENING_QUARTETS, measure
+from torchstone.stages.judge import SESSIONS, measure
 from torchstone.stages.read import Data, opened
 from torchstone.stages.search import PACKAGES, clock
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from torchstone.search.study import Measured, Study, Turn
 
 DEFAULT = ("drop", "speed")
+QUARTETS = 8
+"""Of each session: enough for a control that says whether to trust it, as each trial is timed at another moment."""
 TAKEN = {
     "data", "name", "seed", "trials", "objective", "storage", "takeover", "space", "threads", *WISHES,
 }  # fmt: skip
@@ -140,13 +142,22 @@ def _command(settings: Settings, chosen: Sequence[str]) -> str | None:
     return shlex.join(["torchstone", "judge", settings.data, *chosen, *flags])
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Timed:
+    """A candidate with its val answers and its times."""
+
+    screened: Screened
+    noise: str | None
+    """Why its times cannot be trusted; None: they can."""
+
+
 class _Bench:
     """Where this worker builds and screens its trials."""
 
     def __init__(self, data: Data, baseline: Candidate, budget: Budget, study: Study) -> None:
         self._data, self._baseline, self._budget, self._study = data, baseline, budget, study
         self._here = socket.gethostname()
-        self._sketches: dict[str, Screened] = {}
+        self._shapes: dict[str, _Timed] = {}
 
     def run(self, turn: Turn) -> Measured:
         """Build the chain of one trial and screen it; first its sketch, where it trains. Raises Stopped with the reason
@@ -158,19 +169,19 @@ class _Bench:
         if known := self._measured(text):
             return known
         try:
-            sketched = self._sketch(text)
-            if sketched is not None:
-                if why := self._cannot_win(sketched):
+            shape = self._shape(text)
+            if shape is not None:
+                if why := self._cannot_win(shape):
                     raise Stopped(why)
                 turn.reported(1, 0.0)
             made = self._build(text)
             turn.reported(2, 0.0)
-            screened = self._screen(made)
+            timed = self._screen(made)
         except ChainError as error:  # of this model; so that the sampler learns to stay away
             raise Stopped(f"{error.message}; {error.hint}" if error.hint else error.message) from None
         if turn.lost.is_set():
             raise Lost
-        facts = self._facts(screened) | {"sketched": sketched.speed.ratio if sketched else None}
+        facts = self._facts(timed) | {"sketched": shape.screened.speed.ratio if shape else None}
         return Measured(values=tuple(facts[one.name] for one in self._study.plan.objectives), facts=facts)
 
     def _build(self, text: str) -> Candidate:
@@ -196,18 +207,21 @@ class _Bench:
                  if trial.state.name == "COMPLETE"]  # fmt: skip
         return [(trial, facts) for trial, facts in found if facts.get("machine") == self._here]
 
-    def _sketch(self, text: str) -> Screened | None:
+    def _shape(self, text: str) -> _Timed | None:
         """The same shape without the training, screened; None where the chain trains nothing."""
-        shape = chain.sketch(chain.plan(text)) if text else None
-        if shape is None:
+        sketch = chain.sketch(chain.plan(text)) if text else None
+        if sketch is None:
             return None
-        if shape not in self._sketches:
-            self._sketches[shape] = self._screen(self._build(shape))
-        return self._sketches[shape]
+        if sketch not in self._shapes:
+            self._shapes[sketch] = self._screen(self._build(sketch))
+        return self._shapes[sketch]
 
-    def _cannot_win(self, sketched: Screened) -> str | None:
+    def _cannot_win(self, shape: _Timed) -> str | None:
         """Why a chain of this shape is not worth its training. A trial that meets the budget on val counts as accurate:
-        that is what the margin says."""
+        that is what the margin says. Where the clock was not to be trusted, nothing is ruled out by it."""
+        if shape.noise is not None:
+            return None
+        sketched = shape.screened
         cost = select.cost_doubt(sketched, self._budget)
         if cost is not None and cost.impossible:
             return cost.reason
@@ -217,7 +231,7 @@ class _Bench:
         if not asked & {"speed", "size"}:
             return None
         for trial, facts in self._done():
-            faster = "speed" not in asked or facts["speed"] > upper
+            faster = "speed" not in asked or (facts["noise"] is None and (facts["speed_at_least"] or 0.0) > upper)
             smaller = "size" not in asked or facts["size"] <= size
             if facts["meets_the_budget"] and faster and smaller:
                 return (
@@ -227,26 +241,41 @@ class _Bench:
                 )
         return None
 
-    def _screen(self, made: Candidate) -> Screened:
-        """Val predictions, and a short timing session of its own, as others may time the same model elsewhere."""
+    def _screen(self, made: Candidate) -> _Timed:
+        """Val predictions, and a short timing session, repeated while its control says that the machine is too noisy.
+        It is a session of its own even where there are timings: they may be of another machine."""
         run, split = self._data.run, self._data.split
         for one in (self._baseline, made):
             images = self._data.sets(one.artifact, "val")["val"]
             predict.predict(one, split, "val", images, run.predictions(one, "val"))
         with files.alone(run.busy / f"{made.slug}.lock", "timing the same model"), files.alone(clock(run), "timing"):
-            measure(self._data, [self._baseline, made], [made], None, "screening", SCREENING_QUARTETS)
+            noise = self._time(made)
             [(_, found)] = select.screen(Evidence(run), [self._baseline, made], self._budget)
         if isinstance(found, str):
             raise ArtifactError(f"'{made.name}' cannot be compared: {found}")
-        return found
+        return _Timed(screened=found, noise=noise)
 
-    def _facts(self, screened: Screened) -> dict[str, Any]:
-        made, speed = screened.candidate.artifact, screened.speed
+    def _time(self, made: Candidate) -> str | None:
+        """Time it against the baseline; why the last session cannot be trusted, None: it can."""
+        baseline, noise = self._baseline, None
+        for _ in range(SESSIONS):
+            session = measure(self._data, [baseline, made], [made], None, "screening", QUARTETS, controlled=True)
+            control = speed.control(speed.quartets(session.tables[baseline.id], "screening", baseline.id))
+            assert control is not None
+            if control.outcome == "clean":
+                return None
+            noise = control.reason
+        return noise
+
+    def _facts(self, timed: _Timed) -> dict[str, Any]:
+        screened = timed.screened
+        made, ratio = screened.candidate.artifact, screened.speed
         return {
             "drop": screened.accuracy.difference,
             "drop_at_most": screened.accuracy.upper,
-            "speed": speed.ratio,
-            "speed_at_least": speed.lower,
+            "speed": ratio.ratio,
+            "speed_at_least": ratio.lower,
+            "noise": timed.noise,
             "latency_ms": screened.latency.median_ms,
             "size": made.size_mb,
             "meets_the_budget": select.doubt(screened, self._budget) is None,
