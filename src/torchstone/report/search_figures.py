@@ -157,7 +157,8 @@ def _name(axes: Axes, front: Sequence[Point], points: Sequence[Point], renderer:
     area = Box(frame.x0, frame.y0, frame.x1, frame.y1)
     inverse = axes.transData.inverted()
     for point, box in zip(front, place([*map(pixels, front)], sizes, obstacles, [], area), strict=True):
-        axes.text(*inverse.transform((box.left, (box.bottom + box.top) / 2)), point.label, va="center_baseline")
+        across, up = inverse.transform((box.left, (box.bottom + box.top) / 2))
+        axes.text(across, up, point.label, va="center_baseline")
 
 
 def _frame(width: float, height: float, *, bottom: float) -> tuple[Figure, Axes]:

@@ -98,18 +98,17 @@ def of_model(artifact: Artifact, declared: Declared = NOTHING) -> dict[str, Rang
     ``step.option``, those of a step with targets ``step@target.option``. Raises a ConfigError for what no chain takes,
     a MissingPackageError for what was asked for and is not installed."""
     found: dict[str, Range | Choices] = {}
-    by_itself: list[str] = []
+    goes_on: list[str] = []  # shapes that training may follow
     for place in PLACES:
         if place == AT_THE_END:
             continue
         names = _offered(place, None, artifact, declared)
-        given = {"shape": tuple(name for name in found["shape"].values if name not in by_itself)} if found else {}
-        found[place] = Choices(values=names, given=given)
+        found[place] = Choices(values=names, given={"shape": tuple(goes_on)} if found else {})
         for name in names:
             own = _options_of(name, None, artifact, declared, {place: (name,)})
             found |= own
-            if place == "shape" and _trains(name, own):
-                by_itself.append(name)
+            if place == "shape" and not _trains(name, own):
+                goes_on.append(name)
     runtimes = declared.places.get(RUNTIME) or tuple(
         name for name in registry.runtimes.names()
         if name != BASELINE and not registry.missing_packages(registry.runtimes.get(name).requires)

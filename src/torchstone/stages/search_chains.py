@@ -181,7 +181,7 @@ class _Bench:
             raise Stopped(f"{error.message}; {error.hint}" if error.hint else error.message) from None
         if turn.lost.is_set():
             raise Lost
-        facts = self._facts(timed) | {"sketched": shape.screened.speed.ratio if shape else None}
+        facts: dict[str, Any] = self._facts(timed) | {"sketched": shape.screened.speed.ratio if shape else None}
         return Measured(values=tuple(facts[one.name] for one in self._study.plan.objectives), facts=facts)
 
     def _build(self, text: str) -> Candidate:
