@@ -14,8 +14,10 @@ from torchstone.compress import chain
 from torchstone.compress.int8 import onnxruntime as back_end
 from torchstone.compress.int8 import rescue
 from torchstone.core import registry
+from torchstone.core.artifact import identified
 from torchstone.core.errors import ChainError
 from torchstone.core.values import Candidate
+from torchstone.runtimes import open_artifact
 from torchstone.stages.read import Data
 
 
@@ -56,6 +58,7 @@ def test_calibrations_cut_tails_that_minimum_and_maximum_keep(
     [
         "int8:calibration=entropy",
         "int8:calibration=percentile",
+        "int8:bias=none@onnxruntime",
         "int8:bias=none@openvino",
         "int8:bias=accurate@openvino",
     ],
@@ -67,7 +70,7 @@ def test_every_way_to_calibrate_keeps_the_accuracy(text: str, baseline: Candidat
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("int8:bias=none@onnxruntime", "has no bias"),
+        ("int8:bias=accurate@onnxruntime", "has no accurate bias correction"),
         ("int8:percentile=99.9", "which has no percentile"),
         ("int8:calibration=percentile,percentile=20", "percentile='20' is refused"),
         ("int8:max_drop=-1", "max_drop='-1' is refused"),
@@ -90,7 +93,6 @@ def spoilt(baseline: Candidate, data: Data, form: str, place: Path) -> Any:
     import onnx
     from onnx import numpy_helper
 
-    from torchstone.core.artifact import identified
     from torchstone.runtimes.openvino import import_openvino
 
     place.mkdir()
@@ -148,6 +150,54 @@ def test_the_layers_that_break_it_go_back_and_are_named(
     assert 1 <= len(named) <= 4
     assert any("conv" in name.lower() or "features" in name.lower() for name in named), named
     assert mended.size_mb < artifact.size_mb
+
+
+def leaning(baseline: Candidate, data: Data, place: Path) -> Any:
+    """The artifact with a head whose weights all round the same way: in each row one is 1, and the others lie 0.4 of a
+    step above zero."""
+    import onnx
+    from onnx import numpy_helper
+
+    place.mkdir()
+    whole = made("onnx", baseline, data).artifact
+    model = onnx.load(str(whole.directory / "model.onnx"))
+    head = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
+    tensor = next(one for one in model.graph.initializer if one.name == head.input[1])
+    values = np.full(tensor.dims, 0.4 / 127, np.float32)
+    rows = np.arange(values.shape[0])
+    values[rows, rows] = 1.0
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, str(place / "model.onnx"))
+    return identified(whole, place)
+
+
+def test_biases_make_up_for_weights_that_round_one_way(baseline: Candidate, data: Data, tmp_path: Path) -> None:
+    artifact = leaning(baseline, data, tmp_path / "leaning")
+    pixels = data.sets(artifact, "calib")["calib"].images(slice(0, 60))
+    expected = open_artifact(artifact)(pixels)["logits"].mean(axis=0)
+    shifted = {}
+    for how in ("none", "fast"):
+        place = tmp_path / how
+        place.mkdir()
+        with back_end.Quantiser(artifact, pixels, registry.steps.get("int8").Config(bias=how)) as quantiser:
+            quantiser.write(place)
+        found = open_artifact(identified(artifact, place))(pixels)["logits"].mean(axis=0)
+        shifted[how] = float(np.abs(found - expected).mean())
+    assert shifted["fast"] < 0.3 * shifted["none"], shifted
+
+
+def test_a_layer_in_floating_point_keeps_its_bias(baseline: Candidate, data: Data, tmp_path: Path) -> None:
+    artifact = leaning(baseline, data, tmp_path / "leaning")
+    pixels = data.sets(artifact, "calib")["calib"].images(slice(0, 60))
+    with back_end.Quantiser(artifact, pixels, registry.steps.get("int8").Config()) as quantiser:
+        quantiser.write(tmp_path, quantiser.layers)
+    found = open_artifact(identified(artifact, tmp_path))(pixels)["logits"]
+    assert np.abs(found - open_artifact(artifact)(pixels)["logits"]).max() < 0.05 * np.abs(found).max()
+
+
+def test_logits_are_not_rounded(baseline: Candidate, data: Data) -> None:
+    candidate = made("int8@onnxruntime", baseline, data)
+    assert len(np.unique(answers(candidate, data).scores)) > 256
 
 
 def test_nothing_goes_back_where_the_drop_holds(baseline: Candidate, data: Data) -> None:

@@ -1,4 +1,4 @@
-"""INT8 for ONNX Runtime: QDQ, unsigned activations, signed weights per channel."""
+"""INT8 for ONNX Runtime: QDQ, unsigned activations, signed weights per channel, logits in floating point."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from torchstone.compress.int8 import bias
 from torchstone.core import machine
 from torchstone.core.values import Artifact
 
@@ -45,6 +46,7 @@ class Quantiser:
         """Names of what can be put back to floating point, in the order of the graph."""
         with quiet():
             self._calibrate()
+            self._biases = self._corrections() if self._config.bias == "fast" else None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,21 +57,35 @@ class Quantiser:
 
         Without VNNI, x86 adds pairs of products in 16 bits and saturates; weights then keep to 7 bits (reduce-range).
         """
+        with quiet():
+            source = self._prepared
+            if self._biases is not None:
+                source = self._prepared.with_name("corrected.onnx")
+                self._biases.write(source, floating)
+            self._quantise(source, out_dir / "model.onnx", floating)
+            bias.free_logits(out_dir / "model.onnx")
+
+    def _corrections(self) -> bias.Biases:
+        """Biases for the weights as they are when every layer is quantised."""
+        whole = self._prepared.with_name("whole.onnx")
+        self._quantise(self._prepared, whole, ())
+        return bias.Biases(self._prepared, whole, self._pixels, self._artifact.input.name)
+
+    def _quantise(self, source: Path, target: Path, floating: Collection[str]) -> None:
         from onnxruntime import quantization
 
-        with quiet():
-            quantization.quantize_static(
-                self._prepared,
-                out_dir / "model.onnx",
-                quant_format=quantization.QuantFormat.QDQ,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-                per_channel=True,
-                reduce_range=needs_reduced_range(),
-                calibrate_method=self._method(),
-                calibration_cache_path=self._ranges,
-                nodes_to_exclude=list(floating),
-            )
+        quantization.quantize_static(
+            source,
+            target,
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+            reduce_range=needs_reduced_range(),
+            calibrate_method=self._method(),
+            calibration_cache_path=self._ranges,
+            nodes_to_exclude=list(floating),
+        )
 
     def _method(self) -> Any:
         from onnxruntime.quantization import CalibrationMethod
