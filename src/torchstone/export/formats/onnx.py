@@ -18,9 +18,9 @@ from torchstone.core.values import Artifact
 
 class Onnx(Step):
     """Exports a torch artifact. The default exporter traces (1–3 s, and quantisers know its graphs); ``dynamo`` goes
-    through torch.export (8–35 s)."""
+    through torch.export (8–35 s). Any number of images, of one size: what follows from the size is computed here."""
 
-    version = 1
+    version = 2
     accepts = ("torch",)
     produces = "onnx"
     requires = ("torch", "safetensors", "onnx", "onnxscript", "onnxruntime")
@@ -35,7 +35,7 @@ class Onnx(Step):
     ) -> Artifact:
         import torch
 
-        from torchstone.export import parity
+        from torchstone.export import parity, shapes
         from torchstone.models import store
 
         model = store.load(artifact)
@@ -51,6 +51,7 @@ class Onnx(Step):
                 f"'{artifact.architecture}' cannot be exported to ONNX: {str(error).splitlines()[0]}",
                 hint="try the other exporter: onnx:exporter=dynamo",
             ) from None
+        shapes.fix(out_dir / "model.onnx", artifact.input.name, crop)
         child = identified(artifact.model_copy(update={"format": "onnx"}), out_dir)
         parity.prove(artifact, child)
         return child
