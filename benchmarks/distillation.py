@@ -98,7 +98,8 @@ def subset(data: str, images: int, test: int | None, place: Path) -> Path:
     with files.whole_directory(folder) as beside:
         for part, most in (("train", images), ("test", test)):
             rows = np.flatnonzero(parts == part)
-            for row in rows[seeding.sample_rows(labels[rows], most or len(rows), f"distillation-{part}")].tolist():
+            chosen = seeding.sample_rows(labels[rows], most or len(rows), f"distillation-{part}")
+            for row in map(int, rows[chosen]):
                 path = listing.paths[row]
                 file = beside / part / listing.classes[labels[row]] / f"{row:06}{Path(path).suffix.lower()}"
                 files.write_bytes(file, reader.image(root, path))
@@ -149,9 +150,9 @@ def answered(candidate: Candidate, data: Data) -> Predictions:
 def pooled(seeds: list[Trained], classes: tuple[str, ...]) -> AccuracyResult:
     """Both students of all seeds; an image is the group of its answers."""
     images = len(seeds[0].answers["alone"])
-    both = [joined([one.answers[name] for one in seeds]) for name in ("alone", "taught")]
+    alone, taught = (joined([one.answers[name] for one in seeds]) for name in ("alone", "taught"))
     groups: NDArray[np.int64] = np.tile(np.arange(images), len(seeds))
-    return accuracy.compare("test", *both, classes, LEVEL, groups if len(seeds) > 1 else None)
+    return accuracy.compare("test", alone, taught, classes, LEVEL, groups if len(seeds) > 1 else None)
 
 
 def joined(answers: list[Predictions]) -> Predictions:
