@@ -60,8 +60,9 @@ OURS = {"torchstone@openvino": "openvino", "torchstone@onnxruntime": "onnxruntim
 PEERS = {"nncf": "openvino", "onnxruntime": "onnxruntime", "olive": "onnxruntime"}
 """Tool: the runtime of what it makes."""
 WORKERS = Path(__file__).parent / "peers"
-REQUIREMENTS = {"olive": ("olive-ai==0.13.0",)}
-"""Of the peers with an environment of their own."""
+REQUIREMENTS = {"olive": ("olive-ai==0.13.0", "pydantic==2.11.10")}
+"""Of the peers with an environment of their own. Olive's evaluators fail under pydantic 2.14: where an evaluator has no
+type, its enum raises an AttributeError that older versions took for a refusal."""
 TIMED_IMAGES = 64
 
 

@@ -68,7 +68,7 @@ def workflow(task: dict[str, Any]) -> dict[str, Any]:
             "user_script": __file__,
             "load_dataset_config": {"type": "images_on_disk", "params": files},
             "pre_process_data_config": {"type": "skip_pre_process"},
-            "dataloader_config": {"params": {"batch_size": 1}},
+            "dataloader_config": {"type": "default_dataloader", "params": {"batch_size": 1}},
             "post_process_data_config": {"type": "most_probable"},
         }
         for name, files in (
