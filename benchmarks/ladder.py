@@ -149,13 +149,13 @@ def contest(run: Run, margin: float, quartets: int, whole: float | None) -> dict
     images = len(answered(base, data))
     print(
         f"\nthe ladder took {spent:.0f} s" + (f", the whole command {whole:.0f} s" if whole else "")
-        + f"; the ten took {sum(row.seconds for row in rows):.0f} s"
+        + f"; the ten took {sum(row.seconds for row in rows):.0f} s more, what they share with it apart"
     )  # fmt: skip
     title = f"{base.artifact.architecture}, {images:,} test images, margin {margin:g} points; {session.said}"
     seconds = {row.candidate.id: f"{row.seconds:.0f}" for row in rows if row.candidate is not None}
     workbench.printed(
         title,
-        ("", "top-1", "points lost (at most)", "against the baseline", "MB", "seconds to make", ""),
+        ("", "top-1", "points lost (at most)", "against the baseline", "MB", "seconds more", ""),
         [
             [
                 one.name, f"{drops[one.name].top1:.2f}", lost(drops[one.name]),
