@@ -215,7 +215,7 @@ def _costs(one: Screened, budget: Budget) -> list[Doubt]:
     ratio, latency, size = one.speed, one.latency, one.candidate.artifact.size_mb
     doubts: list[Doubt] = []
     if budget.max_size_mb is not None and size > budget.max_size_mb:
-        doubts.append(Doubt("cost", True, f"{size:.1f} MB is more than {budget.max_size_mb:g} MB"))
+        doubts.append(Doubt("cost", True, f"{size:.3g} MB is more than {budget.max_size_mb:g} MB"))
     # Without a wish for speed or size, what is slower than the baseline has nothing to offer.
     wished = budget.min_speedup or (1.0 if budget.max_size_mb is None else None)
     if wished is not None and ratio.ratio < wished:

@@ -48,8 +48,6 @@ class Rung:
 
     chain: str
     kind: Kind
-    sketch: str | None = None
-    """The same shape without the training."""
     instead_of: str | None = None
     """The chain that a rescue is for."""
 
@@ -71,8 +69,7 @@ def rungs(settings: Settings, crop: int) -> tuple[Rung, ...]:
     for step in shrunk:
         by_itself = step.startswith("resolution")  # which trains in the same step
         trained = f"{step}:epochs={epochs}" if by_itself else f"{step}+finetune={epochs}"
-        sketch = f"{step}:epochs=0" if by_itself else step
-        found.append(Rung(chain=f"{trained}+int8@openvino", kind="trained", sketch=f"{sketch}+int8@openvino"))
+        found.append(Rung(chain=f"{trained}+int8@openvino", kind="trained"))
     return tuple(found)
 
 
@@ -176,13 +173,12 @@ class _Climb:
 
     def _cannot_win(self, rung: Rung, screened: Sequence[Screened]) -> str | None:
         """By its sketch: neither proven unable nor the reason to be tried."""
-        if rung.sketch is None:
-            return None
         try:
-            sketch = self.build(rung.sketch)
+            spelt = chain.sketch(chain.plan(rung.chain))
+            sketch = self.build(spelt) if spelt else []
         except (ChainError, MissingPackageError) as error:
             return f"{error.message}; {error.hint}" if error.hint else error.message
-        mine = next(iter(self._screened(sketch)), None)
+        mine = next(iter(self._screened(sketch)), None) if sketch else None
         if mine is None:
             return None
         cost = select.cost_doubt(mine, self.budget)

@@ -58,7 +58,7 @@ class Student(Step):
         return Needs(own_epochs=config.epochs, answers=0 if config.alone else views_of(config, config.epochs))
 
     def ranges(self, artifact: Artifact) -> Mapping[str, Any] | None:
-        names = [member.name for member in families.smaller(artifact.architecture)]
+        names = [member.name.replace(":", "/") for member in families.smaller(artifact.architecture)]
         return {"name": names, "epochs": {"low": 15, "high": 60, "log": True}} if names else None
 
     def sketch(self, config: Any) -> str | None:
