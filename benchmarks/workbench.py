@@ -126,7 +126,7 @@ class Bench:
             return None
 
     def _sets(self, preprocess: Preprocess) -> Mapping[Part, ImageSet]:
-        seen = _photos(self.train, preprocess)
+        seen = _photos(self.train, preprocess.model_dump_json())
         return {"train": seen, "val": seen, "calib": seen}
 
 
@@ -152,7 +152,7 @@ def untrained(request: TrainRequest, run: Run, train: Sequence[Path], *, classes
             classes=names, preprocess=preprocess, split_fingerprint=source,
             made_by=MadeBy(step="train", version=stage.VERSION, config=request.model_dump(mode="json")),
         )  # fmt: skip
-        photos = _photos(tuple(train), preprocess)
+        photos = _photos(tuple(train), preprocess.model_dump_json())
         made = stage.save_torch(model, draft, photos, directory)
         golden.seal(Candidate(name="torch", artifact=made, runtime="torch"), photos)
         return made
@@ -162,8 +162,9 @@ def untrained(request: TrainRequest, run: Run, train: Sequence[Path], *, classes
 
 
 @cache
-def _photos(paths: tuple[Path, ...], preprocess: Preprocess) -> Photos:
-    return Photos(paths, preprocess)
+def _photos(paths: tuple[Path, ...], preprocess: str) -> Photos:
+    """``preprocess`` as JSON, which can be a key."""
+    return Photos(paths, Preprocess.model_validate_json(preprocess))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +223,9 @@ def timed(
         same = select.same_runtime_rival([baseline, *candidates], one)
         pairs += [Comparison(one, same)] if same is not None and same.id != baseline.id else []
     pairs += [Comparison(*pair) for pair in rivals]
-    for number in range(1, SESSIONS + 1):
+    number = 0
+    while True:
+        number += 1
         held = timing.session(pairs, control=baseline, quartets=quartets, phase="judged", pixels=pixels)
         control = speed.control(speed.quartets(held.tables[baseline.id], "judged", baseline.id))
         found = Session(
@@ -232,10 +235,9 @@ def timed(
             sessions=number,
             header=held.header,
         )
-        if control is None or found.clean:
-            break
+        if control is None or found.clean or number == SESSIONS:
+            return found
         console.say(found.said)
-    return found
 
 
 def _row(candidate: Candidate, held: timing.Session, pairs: Sequence[Comparison]) -> Row:
