@@ -41,12 +41,9 @@ class Live:
     host: str = ""
     port: int = 0
 
-    def ask(
-        self, path: str, body: bytes | str | None = None, *, method: str | None = None, timeout: float = SECONDS,
-        **headers: str,
-    ) -> Reply:  # fmt: skip
+    def ask(self, path: str, body: bytes | str | None = None, *, method: str | None = None, **headers: str) -> Reply:
         """One request on a connection of its own; ``x_api_key="…"`` is a header."""
-        with contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=timeout)) as connection:
+        with contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=SECONDS)) as connection:
             return ask(connection, path, body, method=method, **headers)
 
     def classify(self, body: bytes, **headers: str) -> Any:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -146,3 +148,23 @@ def test_a_batch_larger_than_any_compiled_one_is_not_taken(digits: Path) -> None
     served = open_served(digits, settings(digits), "digits")
     several = dataclasses.replace(served, largest=4, steps=(0, 1, 2, 3, 4))
     assert several.take(100) == 4
+
+
+def test_the_arena_of_onnx_runtime_can_be_bounded(digits: Path) -> None:
+    """A megabyte is enough for LeNet-5 and one image, not for ten thousand. In a process of its own: it is for good."""
+    code = f"""
+import numpy as np
+from pathlib import Path
+from torchstone.export import bundle
+from torchstone.runtimes import open_candidate
+from torchstone.runtimes.onnxruntime import bound_arena
+bound_arena(1_000_000)
+runner = open_candidate(bundle.load(Path({str(digits)!r})))
+runner(np.zeros((1, 32, 32, 3), np.uint8))
+try:
+    runner(np.zeros((10_000, 32, 32, 3), np.uint8))
+except Exception as error:
+    print("refused:", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "refused:" in done.stdout

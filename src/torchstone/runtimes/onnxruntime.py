@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
+_arena_bounded = False
+
+
 class Onnxruntime:
     """Opens ``model.onnx``. Threads are set by number, because in a container ONNX Runtime counts the host's."""
 
@@ -40,6 +43,23 @@ class Onnxruntime:
         return adapt.runner("onnxruntime", path, artifact, forward)
 
 
+def bound_arena(limit: int) -> None:
+    """Let all sessions that this process opens from now on share one arena of at most ``limit`` bytes, which grows by
+    what is asked for: by default each session has its own, and doubles it without an end. What does not fit raises in
+    the call that asked for it. Once a process."""
+    global _arena_bounded
+    if _arena_bounded:
+        return
+    import onnxruntime
+
+    device = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    config = onnxruntime.OrtArenaCfg({"max_mem": limit, "arena_extend_strategy": 1})
+    onnxruntime.create_and_register_allocator(device, config)
+    _arena_bounded = True
+
+
 def open_session(path: Any, options: RuntimeOptions, *, profile: str | None = None, packed: bool = True) -> Any:
     """A session of the options' threads; with ``profile``, a path's beginning, it writes a trace there. Not
     ``packed``, it leaves the weights as they are in the file: slower, but the trace shows them."""
@@ -60,6 +80,8 @@ def open_session(path: Any, options: RuntimeOptions, *, profile: str | None = No
     if profile is not None:
         config.enable_profiling = True
         config.profile_file_prefix = profile
+    if _arena_bounded:
+        config.add_session_config_entry("session.use_env_allocators", "1")
     config.log_severity_level = 4  # what goes wrong comes as an exception; the rest would be noise on stderr
     try:
         session = onnxruntime.InferenceSession(str(path), config, providers=[provider])

@@ -54,6 +54,7 @@ class Batch:
 
     items: list[Item]
     session: int
+    pixels: NDArray[np.uint8] | None = None
     probabilities: NDArray[np.float32] | None = None
     error: Exception | None = None
     started: float = 0.0
@@ -196,15 +197,15 @@ class Batcher:
         while (batch := self._batches[session].get()) is not None:
             batch.started = time.perf_counter()
             try:
-                pixels = np.stack([item.pixels for item in batch.items if item.pixels is not None])
-                batch.probabilities = self.served.answer(pixels, session)
+                batch.pixels = np.stack([item.pixels for item in batch.items if item.pixels is not None])
+                batch.probabilities = self.served.answer(batch.pixels, session)
             except Exception as error:  # the thread must go on for the others
                 batch.error = error
             batch.seconds = time.perf_counter() - batch.started
             self._loop.call_soon_threadsafe(self._finished, batch)
-            if self._inferred is not None and batch.probabilities is not None:
+            if self._inferred is not None and batch.pixels is not None and batch.probabilities is not None:
                 with contextlib.suppress(Exception):  # who watches must not end what is watched
-                    self._inferred(pixels, batch.probabilities)
+                    self._inferred(batch.pixels, batch.probabilities)
 
     def _finished(self, batch: Batch) -> None:
         self._idle.append(batch.session)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from torchstone.core.errors import ConfigError, nearest
+from torchstone.runtimes.onnxruntime import bound_arena
 from torchstone.serve.decoding import Decoding
 from torchstone.serve.keys import Keys
 from torchstone.serve.model import Served
@@ -50,6 +51,8 @@ class Deployment:
     async def open(self) -> None:
         """Open all bundles; raises what the first that cannot be served raises."""
         settings = self.settings
+        if settings.arena_mb is not None:
+            bound_arena(settings.arena_mb * 1_000_000)
         self._decoding = Decoding(settings.decoders_each, settings.max_pixels, asyncio.get_running_loop())
         opened = {}
         for name, directory in self.places.items():

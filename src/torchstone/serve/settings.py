@@ -21,9 +21,6 @@ class ServeSettings(Value):
         default=False,
         description="serve the FP32 model of a bundle whose own does not reproduce its golden images on this CPU",
     )
-    state: Path | None = Field(
-        default=None, description="folder of what the server keeps; by default serve-state beside the first bundle"
-    )
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all of this machine's")
     port: int = Field(default=8080, ge=0, le=65535, description="0: any that is free")

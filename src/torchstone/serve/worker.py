@@ -45,8 +45,12 @@ def main(listening: int, control: int) -> int:
 async def _serve(application: Application, port: socket.socket, supervisor: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     deployment = application.deployment
-    server = Server(application, ready=lambda: supervisor.send(b"ready\n"))
-    deployment.tell_others = lambda: supervisor.send(b"reload\n")
+
+    def tell(what: bytes) -> None:
+        supervisor.send(what + b"\n")
+
+    server = Server(application, ready=lambda: tell(b"ready"))
+    deployment.tell_others = lambda: tell(b"reload")
     reloading: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
