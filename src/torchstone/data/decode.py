@@ -116,7 +116,7 @@ def upright(
         except (PIL.UnidentifiedImageError, KeyError):
             raise DataError("not an image in a format that is read", hint=f"read: {', '.join(FORMATS)}") from None
         except Image.DecompressionBombError:
-            raise _too_large() from None
+            raise _too_large(most=min(max_pixels, MAX_PIXELS)) from None
         except MemoryError:
             raise DataError("not enough memory to decode it", hint="make the image smaller") from None
         except Exception as error:
@@ -242,7 +242,7 @@ def _damaged(how: str) -> DataError:
 
 def _too_large(size: str = "the header announces an image that", most: int = MAX_PIXELS) -> DataError:
     return DataError(
-        f"{size} is more than the {most / 1e6:.3g} million pixels that are decoded",
+        f"{size} is more than the {round(most / 1e6, 0 if most > 10e6 else 2):g} million pixels that are decoded",
         hint="make the image smaller; if it never was so large, its header is damaged",
     )
 
