@@ -1,8 +1,9 @@
-"""How often a rollout is stopped or promoted, by simulation: of equal candidates, of worse ones, and just at the margin.
+"""How often a rollout is stopped or promoted, by simulation: of equal candidates, of worse ones, and at the margin.
 
-Every simulated pair of answers is a chance for the controller to decide; nothing is looked at less often than that where
-harm is concerned. Wealth that bets on 'worse' can only reach a new high right after a pair that only the stable model got
-right, so it is enough to look there; 'no worse' is asked for every EVERY pairs, as a controller that polls would.
+Every simulated pair of answers is a chance for the controller to decide; nothing is looked at less often than that
+where harm is concerned. Wealth that bets on 'worse' can only reach a new high right after a pair that only the stable
+model got right, so it is enough to look there; 'no worse' is asked for every EVERY pairs, as a controller that polls
+would.
 
 ``--compare`` sets the mixture of torchstone beside other ways to choose a bet, and beside the best bet of one who knows
 the truth. ``--arms`` simulates a canary, whose two arms answer different requests.
@@ -98,7 +99,9 @@ def told(found: Hits) -> str:
 def watched(number: int, pairs: int) -> dict[str, Any]:
     """The three monitors of a shadow rollout together, at their levels."""
     rows: dict[str, Any] = {}
-    print(f"{number:,} rollouts of {pairs:,} pairs; margin {100 * MARGIN:g} points; rolled back by any of three monitors")
+    print(
+        f"{number:,} rollouts of {pairs:,} pairs; margin {100 * MARGIN:g} points; rolled back by any of three monitors"
+    )
     for name, at_margin in (("equal", False), ("just at every margin", True)):
         for psi in (0.005, 0.04, 0.2):
             back = np.full(number, math.inf)
@@ -113,25 +116,29 @@ def watched(number: int, pairs: int) -> dict[str, Any]:
     return rows
 
 
+WORSE = ((0.04, 0.02, 8_000), (0.02, 0.01, 20_000), (0.04, 0.03, 4_000), (0.12, 0.1, 1_000), (0.2, 0.05, 8_000))
+"""Disagreement, drop, and for how many pairs it is watched."""
+NO_WORSE = ((0.005, 0.0, 4_000), (0.02, 0.0, 20_000), (0.04, 0.0, 40_000), (0.04, -0.01, 8_000), (0.2, 0.0, 200_000))
+
+
 def caught(number: int) -> dict[str, Any]:
     """How soon accuracy's monitor sees worse candidates, and how soon an equal or better one is promoted."""
     rows: dict[str, Any] = {}
-    print(f"\n{number:,} rollouts each: labelled pairs until a worse candidate is caught (α = {100 * ALPHA['accuracy']:g} %)")
-    for psi, drop, pairs in ((0.04, 0.02, 8_000), (0.02, 0.01, 20_000), (0.04, 0.03, 4_000), (0.12, 0.1, 1_000), (0.2, 0.05, 8_000)):
-        found = hits(7, number, pairs, (psi, drop), lambda x: first(x, MARGIN, ALPHA["accuracy"], "worse"))
-        expected = betting.needed(betting.PAIRED, betting.chances_of(psi, drop), MARGIN, ALPHA["accuracy"], "worse")
-        rows[f"caught, {psi:g}, {drop:g}"] = float(np.median(found))
-        print(f"  {100 * drop:>4g} points worse, disagreement {100 * psi:>4g} %: {told(found)}  foreseen {expected or 0:,}", flush=True)
-    print(f"\n{number:,} rollouts each: pairs until promotion (α = {100 * PROMOTION['labels']:g} %)")
-    for psi, drop, pairs in ((0.005, 0.0, 4_000), (0.02, 0.0, 20_000), (0.04, 0.0, 40_000), (0.04, -0.01, 8_000), (0.2, 0.0, 200_000)):
-        few = number if pairs <= 40_000 else number // 10
-        found = hits(8, few, pairs, (psi, drop), lambda x: first(x, MARGIN, PROMOTION["labels"], "no worse"))
-        expected = betting.needed(betting.PAIRED, betting.chances_of(psi, drop), MARGIN, PROMOTION["labels"], "no worse")
-        rows[f"promoted, {psi:g}, {drop:g}"] = float(np.median(found))
-        print(f"  drop {100 * drop:>4g} points, disagreement {100 * psi:>4g} %: {told(found)}  foreseen {expected or 0:,}", flush=True)
+    cases: tuple[tuple[str, betting.Claim, float, Any], ...] = (
+        ("until a worse candidate is caught", "worse", ALPHA["accuracy"], WORSE),
+        ("until promotion", "no worse", PROMOTION["labels"], NO_WORSE),
+    )
+    for title, claim, alpha, truths in cases:
+        print(f"\n{number:,} rollouts each: labelled pairs {title}, α = {100 * alpha:g} %")
+        for psi, drop, pairs in truths:
+            few = number if pairs <= 40_000 else number // 10
+            found = hits(7, few, pairs, (psi, drop), lambda x, c=claim, a=alpha: first(x, MARGIN, a, c))
+            expected = betting.needed(betting.PAIRED, betting.chances_of(psi, drop), MARGIN, alpha, claim)
+            rows[f"{claim}, {psi:g}, {drop:g}"] = float(np.median(found))
+            print(f"  {_case(drop, psi)}: {told(found)}  foreseen {expected or 0:,}", flush=True)
     wrong = hits(9, number, 50_000, (0.04, MARGIN), lambda x: first(x, MARGIN, PROMOTION["labels"], "no worse"))
     rows["promoted at the margin"] = float(np.isfinite(wrong).mean())
-    print(f"  drop {100 * MARGIN:>4g} points (the margin itself): promoted {told(wrong)}", flush=True)
+    print(f"  {_case(MARGIN, 0.04)} (the margin itself): {told(wrong)}", flush=True)
     return rows
 
 
@@ -139,16 +146,25 @@ def compared(number: int) -> dict[str, Any]:
     """Ways to choose the bet, on the same simulated pairs."""
     rows: dict[str, Any] = {}
     print(f"\n{number:,} rollouts each: median pairs until a worse candidate is caught, by the way to bet")
-    ways = {"mixture": lambda x, m, a: first(x, m, a, "worse"), "plug-in": plugged, "online Newton": newton}
-    for psi, drop, pairs in ((0.04, 0.02, 8_000), (0.02, 0.015, 6_000), (0.12, 0.1, 1_000), (0.2, 0.05, 6_000), (0.2, 0.02, 40_000)):
-        every = {**ways, "knowing the truth": known((psi, drop), MARGIN)}
-        medians = {
-            name: float(np.median(hits(11, number, pairs, (psi, drop), lambda x, way=way: way(x, MARGIN, ALPHA["accuracy"]))))
-            for name, way in every.items()
-        }
-        rows[f"{psi:g}, {drop:g}"] = medians
-        print(f"  {100 * drop:>4g} points, disagreement {100 * psi:>4g} %: " + ", ".join(f"{n} {v:,.0f}" for n, v in medians.items()), flush=True)
+    ways: dict[str, Callable[[NDArray[np.int8], float, float], float]] = {
+        "mixture": lambda x, margin, alpha: first(x, margin, alpha, "worse"),
+        "plug-in": plugged,
+        "online Newton": newton,
+    }
+    for psi, drop, pairs in (*WORSE[:1], (0.02, 0.015, 6_000), *WORSE[3:], (0.2, 0.02, 40_000)):
+        found = {}
+        for name, way in {**ways, "knowing the truth": known((psi, drop), MARGIN)}.items():
+            when = hits(11, number, pairs, (psi, drop), lambda x, way=way: way(x, MARGIN, ALPHA["accuracy"]))
+            found[name] = float(np.median(when))
+        rows[f"{psi:g}, {drop:g}"] = found
+        print(
+            f"  {_case(drop, psi)}: " + ", ".join(f"{name} {median:,.0f}" for name, median in found.items()), flush=True
+        )
     return rows
+
+
+def _case(drop: float, disagreement: float) -> str:
+    return f"drop {100 * drop:>4g} points, disagreement {100 * disagreement:>4g} %"
 
 
 def canary(number: int, weight: float, accuracy: float) -> dict[str, Any]:
@@ -165,7 +181,9 @@ def canary(number: int, weight: float, accuracy: float) -> dict[str, Any]:
             when = math.inf
             for start in range(0, labels, 1_000):
                 part = slice(start, start + 1_000)
-                arms = arms.add("stable", (~right[part][~arm[part]]).tolist()).add("canary", (~right[part][arm[part]]).tolist())
+                arms = arms.add("stable", (~right[part][~arm[part]]).tolist()).add(
+                    "canary", (~right[part][arm[part]]).tolist()
+                )
                 values, counts = arms.seen()
                 if betting.log_wealth(values, counts, MARGIN, "worse") >= betting.threshold(ALPHA["accuracy"]):
                     when = start + 1_000

@@ -17,7 +17,7 @@ def sqlite(path: Path) -> str:
 
 
 def parsed(url: str, what: str) -> URL:
-    """The address of ``what`` ('a study') with the driver that is installed; a ConfigError where nothing can be kept."""
+    """The address of ``what`` ('a study') with the driver that is installed; a ConfigError where nothing is kept."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 

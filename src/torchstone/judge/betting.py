@@ -1,23 +1,24 @@
 """Evidence that may be looked at after every answer: e-processes by betting on differences X in [-1, 1].
 
-A candidate runs beside the stable model. Of each labelled pair X = right(stable) - right(candidate), which is 1, 0 or -1,
-and the drop is the mean of X. Against the claim 'the drop is at most m' one bets: of a purse that holds 1, a share of
-what may be lost is staked again and again on 'more'. A purse that stakes the fraction f of its most grows by
+A candidate runs beside the stable model. Of each labelled pair X = right(stable) - right(candidate), which is 1, 0 or
+-1, and the drop is the mean of X. Against the claim 'the drop is at most m' one bets: of a purse that holds 1, a share
+of what may be lost is staked again and again on 'more'. A purse that stakes the fraction f of its most grows by
 
-    1 + f (X - m)/(1 + m)     against 'the drop is at most m'  (claim 'worse')
-    1 - f (X - m)/(1 - m)     against 'the drop is at least m' (claim 'no worse')
+    1 + f (X - m)/(1 + m)     against 'the drop is at most m'  (to show 'worse')
+    1 - f (X - m)/(1 - m)     against 'the drop is at least m' (to show 'no worse')
 
 and is never empty for f < 1. If the claim that is bet against holds, no purse is expected to grow, whenever one looks:
-by Ville's inequality the chance that it ever reaches 1/α is at most α. Nothing is assumed of the answers but that, given
-the past, the mean of the next X keeps to the claim; they need not be alike. (Waudby-Smith & Ramdas 2024, *Estimating
-means of bounded random variables by betting*, JRSS B 86:1-27; Shafer 2021, *Testing by betting*, JRSS A 184:407-431.)
+by Ville's inequality the chance that it ever reaches 1/α is at most α. Nothing is assumed of the answers but that,
+given the past, the mean of the next X keeps to that claim; they need not be alike. (Waudby-Smith & Ramdas 2024,
+*Estimating means of bounded random variables by betting*, JRSS B 86:1-27; Shafer 2021, *Testing by betting*, JRSS A
+184:407-431.)
 
-The best f depends on what nobody knows: about (drop - m)/(share of answers that differ). The money is therefore put into
-PURSES equal purses with their own f each and summed, after Cover's universal portfolio. The f are the quantiles of the
-density 2(1 - f), since large fractions are right only where nearly every difference is harm. It is chosen for three
-reasons: it needs the fewest answers of what was tried (``benchmarks/rollouts.py``: online Newton steps and plug-in bets
-pay more to learn f); fixed fractions make the wealth a function of how often each X came, so that it does not depend on
-the order of late labels; and those counts are all that must be stored to go on after a restart, or to check a decision.
+The best f depends on what nobody knows: about (drop - m)/(share of answers that differ). The money is therefore put
+into PURSES equal purses with their own f each and summed, after Cover's universal portfolio. The f are the quantiles of
+the density 2(1 - f), since large fractions are right only where nearly every difference is harm. Why so: it needs the
+fewest answers of what was tried (``benchmarks/rollouts.py --compare``: online Newton steps and plug-in bets pay more to
+learn f); fixed fractions make the wealth a function of how often each X came, whatever the order in which late labels
+arrive; and those counts are all that must be stored to go on after a restart, or to check a decision.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def growth(values: ArrayLike, margin: float, claim: Claim) -> NDArray[np.float64
 
 
 def log_wealth(values: ArrayLike, counts: ArrayLike, margin: float, claim: Claim) -> NDArray[np.float64]:
-    """Natural logarithm of the wealth after each difference ``values`` [V] came ``counts`` [..., V] times: float64[...].
+    """Logarithm of the wealth after each difference ``values`` [V] came ``counts`` [..., V] times, float64[...].
 
     0 before anything is seen. The claim is shown at level α once this was ever at least -log α.
     """
@@ -121,7 +122,7 @@ def chances_of(disagreement: float, drop: float) -> tuple[float, float, float]:
 def _last(holds: Any) -> float:
     """The supremum of the margins for which ``holds``: true below it, false above; -1 where it never is."""
     low, high = -1.0, 1.0
-    for _ in range(60):
+    for _ in range(48):
         middle = (low + high) / 2
         if holds(middle):
             low = middle

@@ -1,1 +1,1 @@
-"""The server: a bundle answers over HTTP, is observed, and is replaced by what proves itself. No torch in here."""
+"""A bundle over HTTP: batching, limits, hot reload, several workers. Nothing in here imports torch."""

@@ -1,10 +1,10 @@
 """What is watched of a rollout: counts of differences between the candidate and the stable model, and their evidence.
 
 Every monitor looks at something bad that an answer can be: wrong, an error, slow. The difference X is bad(candidate) -
-bad(stable), so that its mean is what the candidate adds of it. In shadow mode both models answer the same request and X
-is of one pair. In a canary they answer different ones: there X is of a block, the share of bad answers among its
-candidate's minus that among its stable one's. Blocks are put together in the order in which answers come, without a look
-at them, so that the mean of X is the same difference; but X varies more, and more labels are needed.
+bad(stable), so that its mean is what the candidate adds of it. In shadow mode both models answer the same request, and
+X is of one pair. In a canary they answer different ones: there X is of a block, the share of bad answers among its
+candidate's minus that among its stable one's. Blocks are put together in the order in which answers come, without a
+look at them, so that the mean of X is the same difference; but X varies more, and more labels are needed.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ class Pairs:
         """With more pairs: whether each was bad."""
         both = list(zip(candidate, stable, strict=True))
         worse, better = both.count((True, False)), both.count((False, True))
-        return Pairs(
-            worse=self.worse + worse, better=self.better + better, same=self.same + len(both) - worse - better
-        )
+        return Pairs(worse=self.worse + worse, better=self.better + better, same=self.same + len(both) - worse - better)
 
     @property
     def observations(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
@@ -12,6 +11,7 @@ from torchstone.core.errors import ConfigError
 from torchstone.core.values import Value
 from torchstone.judge import betting
 from torchstone.serve.rollout.monitors import MARGINS
+from torchstone.serve.values import Route
 
 Mode = Literal["shadow", "canary"]
 MODES = ("shadow", "canary")
@@ -21,15 +21,15 @@ ALPHA: dict[str, float] = {"accuracy": 0.04, "errors": 0.005, "latency": 0.005}
 labels are few and dear, while each request says whether it failed and how long it took."""
 
 PROMOTION: dict[str, float] = {"labels": 0.04, "disagreement": 0.01, "errors": 0.05, "latency": 0.05}
-"""A candidate that is worse by a margin is promoted with at most 5 %. All three must hold, accuracy, errors and latency,
-so nothing is shared out between them; accuracy has two ways to be shown and shares its 5 % between these."""
+"""A candidate that is worse by a margin is promoted with at most 5 %. All three must hold, accuracy, errors and
+latency, so nothing is shared out between them; accuracy has two ways to be shown and shares its 5 % between these."""
 
 WEIGHTS: dict[str, float] = {"shadow": 1.0, "canary": 0.05}
 """Share of the requests that the candidate sees, unless another is asked for."""
 
 FEEDBACK_BIAS = (
-    "labels that people send are a selection: who corrects only what looks wrong makes the shown answers look worse than "
-    "they are and the candidate better. What is said of accuracy holds for the labelled requests."
+    "labels that people send are a selection: who corrects only what looks wrong makes the shown answers look worse "
+    "than they are, and the other model's better. What is said of accuracy holds for the labelled requests alone."
 )
 """Said wherever a number from feedback is shown."""
 
@@ -38,11 +38,11 @@ class Plan(Value):
     """What a rollout was told when it was started. Shares are fractions, not per cent."""
 
     id: str
+    model: str = Field(description="name of the model that the server answers with, which the candidate may replace")
     candidate: str = Field(description="directory of the candidate's bundle")
     candidate_id: str = Field(description="of its artifact")
     stable: str = Field(description="directory of the stable model's bundle")
     stable_id: str
-    classes: int = Field(ge=2)
     mode: Mode
     weight: float = Field(gt=0, le=1, description="share of the requests that the candidate sees")
     salt: str = Field(description="makes this split another than those before it")
@@ -59,14 +59,6 @@ class Plan(Value):
     @property
     def margins(self) -> dict[str, float]:
         return {"accuracy": self.margin, "errors": self.errors_margin, "latency": self.latency_margin}
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Who answers a request, and whether the candidate sees it besides."""
-
-    answer: Literal["stable", "canary"]
-    shadow: bool
 
 
 STABLE = Route("stable", False)

@@ -38,8 +38,9 @@ predictions = sa.Table(
     sa.UniqueConstraint("id", "role", name="predictions_once"),
     sqlite_autoincrement=True,
 )
-"""A row an answer of a model. ``key`` is a digest: whose request it was is nobody's business here. ``label`` is -1 and
-``confidence`` 0 where the model gave an error."""
+"""A row for each answer of a model. ``key`` is a digest: whose request it was is nobody's business here. ``label`` is
+-1 and ``confidence`` 0 where the model gave an error; ``milliseconds`` is 0 for an answer from the cache, which says
+nothing of the model's speed (a candidate's cache begins empty)."""
 
 feedback = sa.Table(
     "feedback",
@@ -89,14 +90,13 @@ decisions = sa.Table(
 serving = sa.Table(
     "serving",
     metadata,
-    sa.Column("place", sa.Integer, primary_key=True),
+    sa.Column("model", sa.String(255), primary_key=True),
+    sa.Column("given", sa.Text, nullable=False),
     sa.Column("bundle", sa.Text, nullable=False),
     sa.Column("artifact", sa.String(64), nullable=False),
-    sa.Column("classes", sa.Integer, nullable=False),
-    sa.Column("given", sa.Text, nullable=False),
     sa.Column("time", sa.Double, nullable=False),
 )
-"""One row: which bundle is the stable one now, and which one the server was started with."""
+"""Of each model that the server answers with: the bundle it was started with, and the one that is stable now."""
 
 
 def url_of(state: Path, store: str | None) -> str:
@@ -135,15 +135,16 @@ def create(made: sa.Engine) -> None:
         try:
             metadata.create_all(made)
             return
-        except SQLAlchemyError as error:  # another process may be making them at the same moment: the second try sees them
+        except SQLAlchemyError as error:  # another process may be making them: the second try sees them
             if last:
                 raise unreachable(made, error) from None
 
 
-def unreachable(made: sa.Engine, error: SQLAlchemyError) -> StorageError:
+def unreachable(made: sa.Engine, error: Exception) -> StorageError:
     """What a person is told of an error of the database."""
+    where = made.url.render_as_string(hide_password=True)
     reason = str(getattr(error, "orig", error)).strip().splitlines()
     return StorageError(
-        f"{WHAT} '{made.url.render_as_string(hide_password=True)}' cannot be used: {reason[0] if reason else 'no reason'}",
+        f"{WHAT} '{where}' cannot be used: {reason[0] if reason else 'no reason'}",
         hint="does its server run, and may this user create tables in it? --state or --store name another place",
     )

@@ -120,7 +120,7 @@ class Writer:
             if stopping:
                 return
             if self._keep is not None and time.monotonic() - self._swept > SWEEP:
-                self._sweep()
+                self.sweep()
 
     def _take(self) -> list[tuple[str, Row]]:
         """The oldest rows, which stay in the buffer until they are written."""
@@ -130,16 +130,13 @@ class Writer:
         """Whether the rows are out of the buffer now: written, or refused for good."""
         try:
             self._insert(rows)
-        except sa.exc.DataError:  # one of the rows is none that the database takes: find it
-            if len(rows) > 1:
+        except Exception as error:
+            if _of_the_database(error):
+                self._wait(error)
+                return False
+            if len(rows) > 1:  # one of the rows is none that the database takes: find it
                 return all(self._write(rows[half]) for half in (slice(len(rows) // 2), slice(len(rows) // 2, None)))
             self._lose(1)
-        except SQLAlchemyError as error:
-            self.failures += 1
-            if not self._away:
-                console.say(f"{tables.unreachable(self._engine, error).message}; answers go on, log rows wait")
-            self._away = True
-            return False
         else:
             self.written += len(rows)
             if self._away:
@@ -148,6 +145,13 @@ class Writer:
         for _ in rows:
             self._rows.popleft()
         return True
+
+    def _wait(self, error: Exception) -> None:
+        """Note that the database did not take what it should."""
+        self.failures += 1
+        if not self._away:
+            console.say(f"{tables.unreachable(self._engine, error).message}; answers go on, log rows wait")
+        self._away = True
 
     def _insert(self, rows: Sequence[tuple[str, Row]]) -> None:
         if not self._made:
@@ -165,7 +169,7 @@ class Writer:
         dialect: Any = postgresql if self._engine.dialect.name == "postgresql" else sqlite
         return dialect.insert(table).on_conflict_do_nothing()
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Remove rows that are older than what is kept."""
         assert self._keep is not None
         self._swept = time.monotonic()
@@ -177,6 +181,13 @@ class Writer:
                     connection.execute(sa.delete(table).where(table.c.seq.in_(oldest)))
         except SQLAlchemyError:
             self.failures += 1
+
+
+def _of_the_database(error: Exception) -> bool:
+    """Whether trying again can help: it is gone, busy or full. What a row itself is wrong with stays wrong."""
+    of_a_row = isinstance(error, sa.exc.DataError | sa.exc.IntegrityError)
+    of_a_value = isinstance(error, sa.exc.StatementError) and not isinstance(error, sa.exc.DBAPIError)
+    return isinstance(error, SQLAlchemyError) and not of_a_row and not of_a_value
 
 
 def _hidden(row: Row) -> Row:
