@@ -21,6 +21,7 @@ class Onnxruntime:
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
     precisions: ClassVar[tuple[str, ...]] = ("f32",)
     requires: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    fixed_batch: ClassVar[bool] = False
 
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Runner:
         adapt.check("onnxruntime", self, artifact, options)
