@@ -302,7 +302,7 @@ def test_a_worker_follows_the_rollout(tmp_path: Path) -> None:
     made = canary(tmp_path)
     told: list[str] = []
     follower = Follower(
-        made.url, "flowers", opens=lambda place: told.append(f"open {place}"), closes=lambda: told.append("close"),
+        made.url, "flowers", stable=Path("/bundles/old"), opens=lambda place: told.append(f"open {place}"), closes=lambda: told.append("close"),
         replaces=lambda place: told.append(f"replace {place}"),
     )  # fmt: skip
     assert follower.route(new_id(), None).answer == "stable"
@@ -328,7 +328,9 @@ def test_a_candidate_that_cannot_be_opened_gets_nothing(tmp_path: Path) -> None:
     def broken(place: Path) -> None:
         raise ConfigError("its golden images fail")
 
-    follower = Follower(made.url, "flowers", opens=broken, closes=lambda: None, replaces=lambda _: None)
+    follower = Follower(
+        made.url, "flowers", stable=Path("/bundles/old"), opens=broken, closes=lambda: None, replaces=lambda _: None
+    )
     follower.look()
     assert made.now.status == "aborted"
     assert "golden images fail" in made.last.reason
@@ -340,7 +342,13 @@ def test_a_candidate_that_cannot_be_opened_gets_nothing(tmp_path: Path) -> None:
 def test_nobody_is_routed_to_a_candidate_that_nobody_watches(tmp_path: Path) -> None:
     made = canary(tmp_path)
     follower = Follower(
-        made.url, "flowers", opens=lambda _: None, closes=lambda: None, replaces=lambda _: None, trust=0.0
+        made.url,
+        "flowers",
+        stable=Path("/bundles/old"),
+        opens=lambda _: None,
+        closes=lambda: None,
+        replaces=lambda _: None,
+        trust=0.0,
     )
     follower.look()
     assert {follower.route(new_id(), None).answer for _ in range(100)} == {"stable", "canary"}

@@ -36,6 +36,7 @@ class Follower:
         url: str,
         model: str,
         *,
+        stable: Path,
         opens: Callable[[Path], None],
         closes: Callable[[], None],
         replaces: Callable[[Path], None],
@@ -48,8 +49,8 @@ class Follower:
         self._split: Split | None = None
         self._known: str | None = None
         """Of the rollout that was opened last."""
-        self._stable: str | None = None
-        """The bundle that was the stable one at the last look."""
+        self._stable = str(stable.resolve())
+        """The bundle that was the stable one at the last look, or at the start."""
         self._heard = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rollout-follower", daemon=True)
@@ -92,9 +93,7 @@ class Follower:
             self._enter(plan)
 
     def _replace(self, stable: str) -> None:
-        before, self._stable = self._stable, stable
-        if before is None:  # what it was started with
-            return
+        self._stable = stable
         try:
             self._replaces(Path(stable))
             console.say(f"'{self._model}' is answered by '{stable}' now")
