@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TOGETHER = 0.001
-"""Seconds for which finished images are collected while others wait: waking the event loop costs more than decoding a
-small image does."""
+"""Seconds for which finished images are collected while small ones wait: waking the event loop costs more than decoding
+one of them does."""
+SMALL = 16_384
+"""Bytes of an image before which finished ones need not be handed over first."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +76,8 @@ class Decoding:
             if job is None:
                 self._hand_over(finished)
                 return
+            if finished and len(job.content) > SMALL:
+                finished = self._hand_over(finished)
             before = time.perf_counter()
             self._decode(job)
             now = time.perf_counter()
