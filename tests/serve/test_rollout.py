@@ -302,8 +302,8 @@ def test_a_worker_follows_the_rollout(tmp_path: Path) -> None:
     made = canary(tmp_path)
     told: list[str] = []
     follower = Follower(
-        made.url, "flowers", stable=Path("/bundles/old"), opens=lambda place: told.append(f"open {place}"), closes=lambda: told.append("close"),
-        replaces=lambda place: told.append(f"replace {place}"),
+        made.url, "flowers", stable=Path("/bundles/old"), opens=lambda place: told.append(f"open {place}"),
+        closes=lambda: told.append("close"), replaces=lambda place: told.append(f"replace {place}"),
     )  # fmt: skip
     assert follower.route(new_id(), None).answer == "stable"
     follower.look()
