@@ -64,7 +64,8 @@ def test_a_bound_is_where_the_wealth_crosses_its_threshold(counts: list[int], al
     low, high = betting.lower_bound(PAIRED, counts, alpha), betting.upper_bound(PAIRED, counts, alpha)
     mean = (counts[0] - counts[1]) / sum(counts)
     assert low <= mean <= high
-    for margin, claim in ((low, "worse"), (high, "no worse")):
+    sides: tuple[tuple[float, Claim], ...] = ((low, "worse"), (high, "no worse"))
+    for margin, claim in sides:
         if abs(margin) < 0.999:
             assert betting.log_wealth(PAIRED, counts, margin, claim) == pytest.approx(
                 betting.threshold(alpha), abs=1e-6

@@ -146,7 +146,9 @@ def test_what_the_stable_model_answers_for_a_candidate_that_failed_belongs_to_ne
     made.look()
     role = tables.predictions.c.role
     with made.engine.connect() as connection:
-        count = {one: connection.scalar(sa.select(sa.func.count()).where(role == one)) for one in ("stable", "canary")}
+        count = {
+            one: connection.scalar(sa.select(sa.func.count()).where(role == one)) or 0 for one in ("stable", "canary")
+        }
     assert count["stable"] + count["canary"] == 1_000 + made.counts.failed
     errors = made.counts.errors
     assert isinstance(errors, Arms)

@@ -24,7 +24,6 @@ arrive; and those counts are all that must be stored to go on after a restart, o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -90,7 +89,7 @@ def upper_bound(values: ArrayLike, counts: ArrayLike, alpha: float) -> float:
     return -lower_bound(-np.asarray(values, np.float64), counts, alpha)
 
 
-def needed(values: Sequence[float], chances: Sequence[float], margin: float, alpha: float, claim: Claim) -> int | None:
+def needed(values: ArrayLike, chances: ArrayLike, margin: float, alpha: float, claim: Claim) -> int | None:
     """About how many differences show ``claim`` if each of ``values`` comes with its chance: the number at which their
     expected counts reach the threshold. Half of all rollouts need less than about three quarters of it
     (``benchmarks/rollouts.py``). None: more than ``MOST``."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
 from torchstone.core import console
 from torchstone.serve.store import tables
@@ -185,8 +185,8 @@ class Writer:
 
 def _of_the_database(error: Exception) -> bool:
     """Whether trying again can help: it is gone, busy or full. What a row itself is wrong with stays wrong."""
-    of_a_row = isinstance(error, sa.exc.DataError | sa.exc.IntegrityError)
-    of_a_value = isinstance(error, sa.exc.StatementError) and not isinstance(error, sa.exc.DBAPIError)
+    of_a_row = isinstance(error, DataError | IntegrityError)
+    of_a_value = isinstance(error, StatementError) and not isinstance(error, DBAPIError)
     return isinstance(error, SQLAlchemyError) and not of_a_row and not of_a_value
 
 
