@@ -158,7 +158,7 @@ def test_several_models_are_chosen_from(digits: Path, quantised: Path, browser: 
         browser.open(url(live))
         browser.wait("!document.querySelector('#models').hidden")
         browser.choose(picture)
-        browser.wait("document.querySelector('#answer h2')")
+        browser.wait("document.querySelector('#answer h2') !== null")
         browser.value(
             "document.querySelector('#model').value = 'small';"
             "document.querySelector('#model').dispatchEvent(new Event('change'))"
@@ -185,7 +185,7 @@ def test_nothing_reaches_out_of_the_page(server: Live, browser: Browser, picture
     browser.open(url(server), width, dark=dark)
     browser.wait("document.querySelector('#name').textContent === 'digits'")
     browser.choose(picture)
-    browser.wait("document.querySelector('#answer h2')")
+    browser.wait("document.querySelector('#answer h2') !== null")
     script = (
         "[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
         ".map(e => e.tagName)"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from live import Load, serving, wait_for
 
+from command_line import torchstone
 from torchstone.core.values import Candidate
 from torchstone.export import bundle
 
@@ -136,8 +137,6 @@ def test_a_bundle_that_does_not_prove_itself_is_not_taken(place: Path, pictures:
 
 def refusal(*arguments: str | Path) -> tuple[int, str]:
     """Exit code and stderr of a server that does not come up."""
-    from command_line import torchstone
-
     done = torchstone("serve", *arguments, "--port", "0")
     return done.returncode, done.stderr
 
@@ -154,8 +153,6 @@ def test_what_cannot_be_served_is_said_once_and_the_exit_code_is_2(place: Path, 
 
 
 def test_a_port_that_is_taken_is_a_mistake(digits: Path) -> None:
-    from command_line import torchstone
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import select
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -143,8 +144,11 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no new connections; tell those that are there to end with their next answer, and give them the time to
-        ask for it. To close one that rests would lose the request that is on its way."""
+        """Take the connections that wait to be taken, and then no more; tell those that are there to end with their
+        next answer, and give them the time to ask for it. To close one that rests would lose the request that is on its
+        way; one that the last worker has not taken is reset by the system."""
+        while sockets and select.select(sockets, [], [], 0)[0]:
+            await asyncio.sleep(0)
         for server in self.servers:
             server.close()
         self._deployment.draining = True

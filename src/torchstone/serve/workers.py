@@ -78,6 +78,7 @@ class Supervisor:
                             self._told(key.data, port, selector)
                     self._restart(port, selector)
             finally:
+                port.close()  # so that it is gone with the last worker, and nobody waits in vain to be accepted
                 self._end()
 
     @contextlib.contextmanager
