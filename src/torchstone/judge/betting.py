@@ -15,10 +15,11 @@ given the past, the mean of the next X keeps to that claim; they need not be ali
 
 The best f depends on what nobody knows: about (drop - m)/(share of answers that differ). The money is therefore put
 into PURSES equal purses with their own f each and summed, after Cover's universal portfolio. The f are the quantiles of
-the density 2(1 - f), since large fractions are right only where nearly every difference is harm. Why so: it needs the
-fewest answers of what was tried (``benchmarks/rollouts.py --compare``: online Newton steps and plug-in bets pay more to
-learn f); fixed fractions make the wealth a function of how often each X came, whatever the order in which late labels
-arrive; and those counts are all that must be stored to go on after a restart, or to check a decision.
+the density 2(1 - f), since large fractions are right only where nearly every difference is harm. Why so: online Newton
+steps need more answers in every case that was tried, and plug-in bets more in three of five, mostly where harm is small
+beside the disagreement (``benchmarks/rollouts.py --compare``); fixed fractions make the wealth a function of how often
+each X came, whatever the order in which late labels arrive; and those counts are all that must be stored to go on after
+a restart, or to check a decision.
 """
 
 from __future__ import annotations
