@@ -13,8 +13,11 @@ from torchstone.serve.decoding import Decoding
 from torchstone.serve.keys import Keys
 from torchstone.serve.model import Served
 from torchstone.serve.refusals import Refusal
+from torchstone.serve.rollout.attached import Attached
 from torchstone.serve.service import Service
 from torchstone.serve.settings import ServeSettings
+from torchstone.serve.store import tables
+from torchstone.serve.store.writer import Writer
 
 NAME = re.compile(r"[\w.-]{1,100}")
 
@@ -31,8 +34,19 @@ class Deployment:
         """Answers say that the connection ends with them, and readiness says no."""
         self.tell_others: Callable[[], None] | None = None
         """Lets the other workers reload, too; None: there are none."""
+        self._attached: Attached | None = None
         self._decoding: Decoding | None = None
         self._bodies = 0
+
+    @property
+    def store(self) -> str:
+        """Address of the database of log and rollouts."""
+        return store_of(self.settings)
+
+    @property
+    def log(self) -> Writer | None:
+        """The log; None before the bundles are open."""
+        return self._attached.log if self._attached is not None else None
 
     @property
     def ready(self) -> bool:
@@ -55,10 +69,12 @@ class Deployment:
             bound_arena(settings.arena_mb * 1_000_000)
         self._decoding = Decoding(settings.decoders_each, settings.max_pixels, asyncio.get_running_loop())
         opened = {}
+        self._attached = Attached(self.store)
         for name, directory in self.places.items():
-            opened[name] = Service(name, directory, settings, self._decoding)
+            opened[name] = Service(name, directory, settings, self._decoding, log=self._attached.log)
             await opened[name].open()
         self.services = opened
+        self._attached.follow(opened, asyncio.get_running_loop())
 
     async def reload(self) -> list[Served]:
         """Open all bundles again. One that does not prove itself leaves its old model where it is, and raises."""
@@ -68,6 +84,8 @@ class Deployment:
         """Answer what was accepted, and end."""
         for service in self.services.values():
             await service.close()
+        if self._attached is not None:
+            await asyncio.to_thread(self._attached.close)
         if self._decoding is not None:
             await asyncio.to_thread(self._decoding.close)
 
@@ -82,6 +100,12 @@ class Deployment:
 
     def release(self, size: int) -> None:
         self._bodies -= size
+
+
+def store_of(settings: ServeSettings) -> str:
+    """Address of the database of log and rollouts."""
+    first = next(iter(named_places(settings.bundles).values()))
+    return tables.url_of(settings.state or first.resolve().parent / "serve-state", settings.store)
 
 
 def named_places(bundles: tuple[str, ...]) -> dict[str, Path]:

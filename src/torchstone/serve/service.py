@@ -248,7 +248,8 @@ class Service:
         self._log.predicted(
             id=id, time=time.time(), bundle=batcher.served.bundle, role=role, key=key, image=sha256, label=label,
             confidence=float(answer.probabilities[label]) if answer is not None else 0.0,
-            milliseconds=(time.perf_counter() - began) * 1e3, error=error,
+            milliseconds=0.0 if answer is not None and answer.cached else (time.perf_counter() - began) * 1e3,
+            error=error,
         )  # fmt: skip
 
     def _batcher(self) -> Batcher:

@@ -22,6 +22,14 @@ class ServeSettings(Value):
         description="serve the FP32 model of a bundle whose own does not reproduce its golden images on this CPU",
     )
 
+    state: Path | None = Field(
+        default=None, description="folder of what the server keeps; by default serve-state beside the first bundle"
+    )
+    store: str | None = Field(
+        default=None,
+        description="database of log and rollouts, postgresql://USER@HOST/NAME; by default a file in state",
+    )
+
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all of this machine's")
     port: int = Field(default=8080, ge=0, le=65535, description="0: any that is free")
     workers: int = Field(default=1, ge=1, le=256, description="processes behind the port, each with its own model")

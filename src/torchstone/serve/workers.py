@@ -15,12 +15,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from torchstone.core import console
 from torchstone.core.errors import ConfigError, TorchstoneError
+from torchstone.serve.deployment import named_places, store_of
+from torchstone.serve.rollout.attached import register
+from torchstone.serve.rollout.controller import Controller
 from torchstone.serve.settings import ServeSettings
 
 BACKLOG = 2048
@@ -57,7 +61,12 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what kept the first workers from serving."""
-        with _bound(self.settings) as port, selectors.DefaultSelector() as selector, _signals(selector) as received:
+        with (
+            self._watching(),
+            _bound(self.settings) as port,
+            selectors.DefaultSelector() as selector,
+            _signals(selector) as received,
+        ):
             try:
                 for _ in range(self.settings.workers):
                     self._start(port, selector)
@@ -71,6 +80,22 @@ class Supervisor:
             finally:
                 port.close()  # so that it is gone with the last worker, and nobody waits in vain to be accepted
                 self._end()
+
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Serve what rollouts have promoted, and let a thread decide on those that are running."""
+        url = store_of(self.settings)
+        places = register(url, named_places(self.settings.bundles))
+        bundles = tuple(f"{name}={place}" for name, place in places.items())
+        self.settings = self.settings.model_copy(update={"bundles": bundles, "store": url})
+        stop = threading.Event()
+        thread = threading.Thread(target=Controller(url).run, args=(stop,), name="rollout-controller", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(5)
 
     def _start(self, port: socket.socket, selector: selectors.BaseSelector) -> None:
         ours, theirs = socket.socketpair()
