@@ -21,6 +21,8 @@ from torchstone.export import bundle
 from torchstone.stages import compress, find, train
 from torchstone.stages.read import Data
 
+pytestmark = pytest.mark.slow
+
 LONG = 180.0
 """Seconds within which a decision must come: the log is read three seconds behind."""
 MOST = 4_000
