@@ -85,6 +85,7 @@ SAMPLES: list[Value] = [
     verdict.ControlResult(
         quartets=32, ratio=1.0, interval95=(0.98, 1.02), interval999=None, outcome="clean", reason="it spans 1"
     ),
+    verdict.Draws(bit_generator="PCG64", numpy="2.4.0", resamples=10_000, stream="5f0e"),
     of_rows(row("pass")),
 ]
 

@@ -28,6 +28,8 @@ from torchstone.stages import search_chains as searching
 from torchstone.stages.read import Data
 from torchstone.stages.search_chains import FoundChains, search_chains
 
+pytestmark = pytest.mark.slow
+
 SPACE = """
 shape = ["none", "prune"]
 runtime = "onnxruntime"

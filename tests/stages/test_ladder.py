@@ -99,8 +99,9 @@ def test_what_would_take_too_long_is_not_begun(
     limited = settings.model_copy(update={"time_limit": str(left)})
     climb = ladder._Climb(limited, data, baseline, spent=0.0)
     monkeypatch.setattr(climb, "_foreseen", lambda _: 120.0)
-    monkeypatch.setattr(climb, "_screened", list)
-    why_not = climb.skip(ladder.Rung(chain="never", kind="trained"))
+    monkeypatch.setattr(climb, "_screened", lambda *_: [])
+    monkeypatch.setattr(climb, "build", lambda _: [baseline])
+    why_not = climb.skip(ladder.Rung(chain="prune=0.3+finetune=2+int8@openvino", kind="trained"))
     assert (why_not is None) is (said is None)
     assert (said or "") in (why_not or "")
 

@@ -3,8 +3,10 @@ brings, the epochs of all trials."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from torchstone.report import svg
@@ -156,9 +158,26 @@ def _name(axes: Axes, front: Sequence[Point], points: Sequence[Point], renderer:
     frame = axes.get_window_extent(renderer)
     area = Box(frame.x0, frame.y0, frame.x1, frame.y1)
     inverse = axes.transData.inverted()
-    for point, box in zip(front, place([*map(pixels, front)], sizes, obstacles, [], area), strict=True):
-        across, up = inverse.transform((box.left, (box.bottom + box.top) / 2))
-        axes.text(across, up, point.label, va="center_baseline")
+    anchors = [*map(pixels, front)]
+    for point, (x, _), box in zip(front, anchors, place(anchors, sizes, obstacles, _along(anchors), area), strict=True):
+        side, edge = "center", (box.left + box.right) / 2
+        if box.left >= x:
+            side, edge = "left", box.left
+        elif box.right <= x:
+            side, edge = "right", box.right
+        across, up = inverse.transform((edge, (box.bottom + box.top) / 2))
+        axes.text(across, up, point.label, ha=side, va="center_baseline")
+
+
+def _along(corners: Sequence[tuple[float, float]]) -> list[Box]:
+    """The line through these pixels as small boxes."""
+    found = []
+    for (x0, y0), (x1, y1) in pairwise(corners):
+        steps = max(1, round(math.dist((x0, y0), (x1, y1)) / 6))
+        for step in range(steps + 1):
+            x, y = x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps
+            found.append(Box(x - 3, y - 3, x + 3, y + 3))
+    return found
 
 
 def _frame(width: float, height: float, *, bottom: float) -> tuple[Figure, Axes]:
