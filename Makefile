@@ -9,7 +9,7 @@
 
 VENV ?= .venv
 JOBS ?= 2
-EXTRAS := train,openvino,lite,fast
+EXTRAS := train,openvino,lite,fast,serve
 SUPPORTED := import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 ifndef PYTHON
 PYTHON := $(shell for it in python3 python3.13 python3.12 python3.11; do \

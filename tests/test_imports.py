@@ -44,7 +44,7 @@ def test_help_needs_nothing_heavy() -> None:
     assert "doctor" in done.stdout
 
 
-@pytest.mark.parametrize("room", ["core", "judge", "doctor", "audit"])
+@pytest.mark.parametrize("room", ["core", "judge", "doctor", "audit", "serve"])
 def test_a_room_that_works_without_torch(room: str) -> None:
     folder = Path(torchstone.__file__).parent / room
     modules = [

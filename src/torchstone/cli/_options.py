@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, get_origin
 
 import typer
 
+from torchstone.cli._flags import absent, keyword, parameter
 from torchstone.config import Settings, flag
 from torchstone.core.errors import ConfigError
 
@@ -26,14 +26,14 @@ def with_settings(*without: str, **more: Any) -> Callable[[Callable[..., Any]], 
         def command(**arguments: Any) -> Any:
             config, json = arguments.pop("config"), arguments.pop("json")
             own = {name: arguments.pop(name) for name in more}
-            given = {name: _pairs(name, value) for name, value in arguments.items() if not _absent(value)}
+            given = {name: _pairs(name, value) for name, value in arguments.items() if not absent(value)}
             return verb(given, config, json, **own)
 
         parameters = [_parameter(name) for name in Settings.model_fields if name not in ("schema_version", *without)]
-        parameters += [_keyword(name, kind, False) for name, kind in more.items()]
+        parameters += [keyword(name, kind, False) for name, kind in more.items()]
         parameters += [
-            _keyword("config", Annotated[Path | None, typer.Option(help="TOML file of the same names.")], None),
-            _keyword("json", JSON, False),
+            keyword("config", Annotated[Path | None, typer.Option(help="TOML file of the same names.")], None),
+            keyword("json", JSON, False),
         ]
         command.__name__ = verb.__name__
         command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
@@ -41,11 +41,6 @@ def with_settings(*without: str, **more: Any) -> Callable[[Callable[..., Any]], 
         return command
 
     return decorate
-
-
-def _absent(value: Any) -> bool:
-    """Whether a flag was not given. 0 is given."""
-    return value is None or value is False or value == []
 
 
 def _pairs(name: str, value: Any) -> Any:
@@ -62,30 +57,7 @@ def _pairs(name: str, value: Any) -> Any:
 
 
 def _parameter(name: str) -> inspect.Parameter:
-    field = Settings.model_fields[name]
     if name == "data":
-        return _keyword(name, Annotated[str | None, typer.Argument(metavar="DATA", help=field.description)], None)
-    text = field.description or name
-    if field.default not in (None, (), {}, False):
-        text += f" [default: {field.default}]"
-    kind = _kind(field.annotation)
-    if kind is bool:
-        return _keyword(name, Annotated[bool, typer.Option(f"--{flag(name)}", help=text)], False)
-    return _keyword(name, Annotated[kind | None, typer.Option(f"--{flag(name)}", help=text)], None)
-
-
-def _kind(annotation: Any) -> Any:
-    """The type that the command line parses: the first real one of an optional, text for integer choices."""
-    if get_origin(annotation) is Annotated:
-        return _kind(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return _kind(next(kind for kind in get_args(annotation) if kind is not type(None)))
-    if get_origin(annotation) in (tuple, dict):
-        return list[str]
-    if get_origin(annotation) is Literal and all(isinstance(value, int) for value in get_args(annotation)):
-        return int
-    return annotation
-
-
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        text = Settings.model_fields[name].description
+        return keyword(name, Annotated[str | None, typer.Argument(metavar="DATA", help=text)], None)
+    return parameter(Settings, name, flag(name))

@@ -251,6 +251,8 @@ class Runtime(Protocol):
     """The formats it opens, its native one first."""
     precisions: ClassVar[tuple[str, ...]]
     requires: ClassVar[tuple[str, ...]]
+    fixed_batch: ClassVar[bool]
+    """True where a model is compiled for exactly ``options.batch`` images, and another number of them costs padding."""
 
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Runner:
         """Load and compile; raises an ArtifactError when the runtime refuses the model or the options."""

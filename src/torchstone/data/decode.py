@@ -99,22 +99,24 @@ def packages_of(decoder: str) -> tuple[str, ...]:
     return needed
 
 
-def upright(content: bytes, preprocess: Preprocess, shortest: int | None = None) -> Upright:
+def upright(
+    content: bytes, preprocess: Preprocess, shortest: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Upright:
     """The decoded image. Where the decoder can, it is decoded at a fraction of its size, if that is enough to make its
-    shorter side ``shortest`` pixels long. Raises a DataError for what is not usable, and a MissingPackageError for a
-    decoder that is not installed."""
+    shorter side ``shortest`` pixels long. Raises a DataError for what is not usable, an image whose header announces
+    more than ``max_pixels`` among it, and a MissingPackageError for a decoder that is not installed."""
     packages_of(preprocess.decoder)
     if not content:
         raise DataError("the file is empty", hint="delete it, or copy it again")
     with _quiet_pillow():
         try:
-            return _upright(content, preprocess, shortest)
+            return _upright(content, preprocess, shortest, min(max_pixels, MAX_PIXELS))
         except DataError:
             raise
         except (PIL.UnidentifiedImageError, KeyError):
             raise DataError("not an image in a format that is read", hint=f"read: {', '.join(FORMATS)}") from None
         except Image.DecompressionBombError:
-            raise _too_large() from None
+            raise _too_large(most=min(max_pixels, MAX_PIXELS)) from None
         except MemoryError:
             raise DataError("not enough memory to decode it", hint="make the image smaller") from None
         except Exception as error:
@@ -123,12 +125,12 @@ def upright(content: bytes, preprocess: Preprocess, shortest: int | None = None)
             raise _damaged(str(error)) from None
 
 
-def _upright(content: bytes, preprocess: Preprocess, shortest: int | None) -> Upright:
+def _upright(content: bytes, preprocess: Preprocess, shortest: int | None, max_pixels: int) -> Upright:
     if content.startswith(_PNG):
         _check_png(content)
     image = Image.open(BytesIO(content), formats=_formats())
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(f"{image.width} × {image.height} pixels")
+    if image.width * image.height > max_pixels:
+        raise _too_large(f"{image.width} × {image.height} pixels", max_pixels)
     # RGB of 16 bits, which Pillow reduces itself; to ask for the rotation may load the image, and then nothing says so.
     sixteen_bit = any(";16" in str(tile.args) for tile in image.tile)
     conversions: list[Conversion] = []
@@ -238,9 +240,9 @@ def _damaged(how: str) -> DataError:
     return DataError(f"the image is damaged: {how}", hint="delete it, or copy it again")
 
 
-def _too_large(size: str = "the header announces an image that") -> DataError:
+def _too_large(size: str = "the header announces an image that", most: int = MAX_PIXELS) -> DataError:
     return DataError(
-        f"{size} is more than the {MAX_PIXELS / 1e6:.0f} million pixels that are decoded",
+        f"{size} is more than the {round(most / 1e6, 0 if most > 10e6 else 2):g} million pixels that are decoded",
         hint="make the image smaller; if it never was so large, its header is damaged",
     )
 

@@ -88,14 +88,14 @@ def with_decoder(preprocess: Preprocess, decoder: Decoder) -> Preprocess:
     return preprocess.model_copy(update={"decoder": decoder, "decoder_version": version})
 
 
-def prepare(content: bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """uint8[crop, crop, 3]: what the model sees."""
-    return stored(content, preprocess, preprocess.crop)
+def prepare(content: bytes, preprocess: Preprocess, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """uint8[crop, crop, 3]: what the model sees. A DataError for an image of more pixels than that, by its header."""
+    return stored(content, preprocess, preprocess.crop, max_pixels=max_pixels)
 
 
-def stored(content: bytes, preprocess: Preprocess, side: int) -> NDArray[np.uint8]:
+def stored(content: bytes, preprocess: Preprocess, side: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """uint8[side, side, 3]: the crop with what lies around it. Its centre crop is exactly what ``prepare`` gives."""
-    whole = upright(content, preprocess, shortest=preprocess.resize)
+    whole = upright(content, preprocess, shortest=preprocess.resize, max_pixels=max_pixels)
     return fit(whole.image, preprocess, side, whole.size)
 
 

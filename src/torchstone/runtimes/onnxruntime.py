@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
+_arena_bounded = False
+
+
 class Onnxruntime:
     """Opens ``model.onnx``. Threads are set by number, because in a container ONNX Runtime counts the host's."""
 
     formats: ClassVar[tuple[Format, ...]] = ("onnx",)
     precisions: ClassVar[tuple[str, ...]] = ("f32",)
     requires: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    fixed_batch: ClassVar[bool] = False
 
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Runner:
         adapt.check("onnxruntime", self, artifact, options)
@@ -37,6 +41,23 @@ class Onnxruntime:
             return session.run([artifact.output.name], {image: batch})[0]
 
         return adapt.runner("onnxruntime", path, artifact, forward)
+
+
+def bound_arena(limit: int) -> None:
+    """Let all sessions that this process opens from now on share one arena of at most ``limit`` bytes, which grows by
+    what is asked for: by default each session has its own, and doubles it without an end. What does not fit raises in
+    the call that asked for it. Once a process."""
+    global _arena_bounded
+    if _arena_bounded:
+        return
+    import onnxruntime
+
+    device = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    config = onnxruntime.OrtArenaCfg({"max_mem": limit, "arena_extend_strategy": 1})
+    onnxruntime.create_and_register_allocator(device, config)
+    _arena_bounded = True
 
 
 def open_session(path: Any, options: RuntimeOptions, *, profile: str | None = None, packed: bool = True) -> Any:
@@ -59,6 +80,8 @@ def open_session(path: Any, options: RuntimeOptions, *, profile: str | None = No
     if profile is not None:
         config.enable_profiling = True
         config.profile_file_prefix = profile
+    if _arena_bounded:
+        config.add_session_config_entry("session.use_env_allocators", "1")
     config.log_severity_level = 4  # what goes wrong comes as an exception; the rest would be noise on stderr
     try:
         session = onnxruntime.InferenceSession(str(path), config, providers=[provider])

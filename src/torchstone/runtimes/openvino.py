@@ -27,6 +27,7 @@ class Openvino:
     formats: ClassVar[tuple[Format, ...]] = ("openvino", "onnx")
     precisions: ClassVar[tuple[str, ...]] = ("f32", "bf16")
     requires: ClassVar[tuple[str, ...]] = ("openvino",)
+    fixed_batch: ClassVar[bool] = True
 
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Runner:
         adapt.check("openvino", self, artifact, options)

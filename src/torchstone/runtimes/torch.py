@@ -28,6 +28,7 @@ class Torch:
     formats: ClassVar[tuple[Format, ...]] = ("torch",)
     precisions: ClassVar[tuple[str, ...]] = ("f32", "bf16")
     requires: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
+    fixed_batch: ClassVar[bool] = False
 
     def open(self, artifact: Artifact, options: RuntimeOptions) -> Runner:
         adapt.check("torch", self, artifact, options)

@@ -9,21 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchstone.core.errors import ConfigError, StorageError
+from torchstone.core import databases
+from torchstone.core.errors import StorageError
 
 if TYPE_CHECKING:
     import optuna
     from sqlalchemy import URL
 
 
+WHAT = "a study"
+
+
 def sqlite(path: Path) -> str:
     """The address of a database in a file."""
-    return f"sqlite:///{path.resolve()}"
+    return databases.sqlite(path)
 
 
 def shown(url: str) -> str:
     """The address without its password."""
-    return _parsed(url).render_as_string(hide_password=True)
+    return databases.shown(url, WHAT)
 
 
 def check_url(url: str) -> None:
@@ -32,23 +36,7 @@ def check_url(url: str) -> None:
 
 
 def _parsed(url: str) -> URL:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ConfigError(
-            f"'{url}' is no address of a database", hint="postgresql://USER@HOST/DATABASE, or sqlite:///FILE"
-        ) from None
-    kind = parsed.get_backend_name()
-    if kind in ("postgres", "postgresql"):
-        return parsed.set(drivername="postgresql+psycopg")
-    if kind != "sqlite":
-        raise ConfigError(f"a study is kept in PostgreSQL or SQLite, not in '{kind}'")
-    if not parsed.database or parsed.database == ":memory:":
-        raise ConfigError("a study in memory would be lost", hint="sqlite:///FILE")
-    return parsed
+    return databases.parsed(url, WHAT)
 
 
 def storage(url: str, takeover: float) -> optuna.storages.RDBStorage:

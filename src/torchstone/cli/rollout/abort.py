@@ -1,0 +1,12 @@
+"""End the running rollout; the stable model goes on."""
+
+from __future__ import annotations
+
+from torchstone.cli._options import JSON
+from torchstone.cli.rollout._store import FOLDER, STATE, STORE
+
+
+def command(*, state: STATE = FOLDER, store: STORE = None, json: JSON = False) -> int:
+    from torchstone.cli.rollout._store import end_by_hand
+
+    return end_by_hand(state, store, "aborted", json)

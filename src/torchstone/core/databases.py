@@ -1,0 +1,42 @@
+"""Addresses of databases: SQLite by default, PostgreSQL by URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torchstone.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+
+def sqlite(path: Path) -> str:
+    """The address of a database in a file."""
+    return f"sqlite:///{path.resolve()}"
+
+
+def parsed(url: str, what: str) -> URL:
+    """The address of ``what`` ('a study') with the driver that is installed; a ConfigError where nothing is kept."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        found = make_url(url)
+    except ArgumentError:
+        raise ConfigError(
+            f"'{url}' is no address of a database", hint="postgresql://USER@HOST/DATABASE, or sqlite:///FILE"
+        ) from None
+    kind = found.get_backend_name()
+    if kind in ("postgres", "postgresql"):
+        return found.set(drivername="postgresql+psycopg")
+    if kind != "sqlite":
+        raise ConfigError(f"{what} is kept in PostgreSQL or SQLite, not in '{kind}'")
+    if not found.database or found.database == ":memory:":
+        raise ConfigError(f"{what} in memory would be lost", hint="sqlite:///FILE")
+    return found
+
+
+def shown(url: str, what: str) -> str:
+    """The address without its password."""
+    return parsed(url, what).render_as_string(hide_password=True)

@@ -1,0 +1,129 @@
+"""All that one worker serves: its services by name, its keys, what it may hold at once, and whether it is stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from torchstone.core.errors import ConfigError, nearest
+from torchstone.runtimes.onnxruntime import bound_arena
+from torchstone.serve.decoding import Decoding
+from torchstone.serve.keys import Keys
+from torchstone.serve.model import Served
+from torchstone.serve.refusals import Refusal
+from torchstone.serve.rollout.attached import Attached
+from torchstone.serve.service import Service
+from torchstone.serve.settings import ServeSettings
+from torchstone.serve.store import tables
+from torchstone.serve.store.writer import Writer
+
+NAME = re.compile(r"[\w.-]{1,100}")
+
+
+class Deployment:
+    """What the routes ask. It is opened, used and closed on one event loop."""
+
+    def __init__(self, settings: ServeSettings, keys: Keys) -> None:
+        self.settings = settings
+        self.keys = keys
+        self.places = named_places(settings.bundles)
+        self.services: dict[str, Service] = {}
+        self.draining = False
+        """Answers say that the connection ends with them, and readiness says no."""
+        self.tell_others: Callable[[], None] | None = None
+        """Lets the other workers reload, too; None: there are none."""
+        self._attached: Attached | None = None
+        self._decoding: Decoding | None = None
+        self._bodies = 0
+
+    @property
+    def store(self) -> str:
+        """Address of the database of log and rollouts."""
+        return store_of(self.settings)
+
+    @property
+    def log(self) -> Writer | None:
+        """The log; None before the bundles are open."""
+        return self._attached.log if self._attached is not None else None
+
+    @property
+    def ready(self) -> bool:
+        return not self.draining and bool(self.services) and all(one.ready for one in self.services.values())
+
+    def service(self, name: str | None = None) -> Service:
+        """The service of that name, or the first; a Refusal for a name that nothing is served under."""
+        if name is None:
+            name = next(iter(self.places))
+        if name not in self.services:
+            if name in self.places:
+                raise Refusal("stopping", f"'{name}' is not being served yet", hint="try again", retry_after=1)
+            raise Refusal("unknown", f"no model '{name[:100]}' is served", hint=nearest(name[:100], self.places))
+        return self.services[name]
+
+    async def open(self) -> None:
+        """Open all bundles; raises what the first that cannot be served raises."""
+        settings = self.settings
+        if settings.arena_mb is not None:
+            bound_arena(settings.arena_mb * 1_000_000)
+        self._decoding = Decoding(settings.decoders_each, settings.max_pixels, asyncio.get_running_loop())
+        opened = {}
+        self._attached = Attached(self.store)
+        for name, directory in self.places.items():
+            opened[name] = Service(name, directory, settings, self._decoding, log=self._attached.log)
+            await opened[name].open()
+        self.services = opened
+        self._attached.follow(opened, asyncio.get_running_loop())
+
+    async def reload(self) -> list[Served]:
+        """Open all bundles again. One that does not prove itself leaves its old model where it is, and raises."""
+        return [await service.open() for service in self.services.values()]
+
+    async def close(self) -> None:
+        """Answer what was accepted, and end."""
+        for service in self.services.values():
+            await service.close()
+        if self._attached is not None:
+            await asyncio.to_thread(self._attached.close)
+        if self._decoding is not None:
+            await asyncio.to_thread(self._decoding.close)
+
+    def hold(self, size: int) -> None:
+        """Make room for ``size`` more bytes of bodies, or raise the Refusal; ``release`` gives it back."""
+        if self._bodies + size > self.settings.max_bodies_mb * 1e6:
+            raise Refusal(
+                "full", f"requests of {self.settings.max_bodies_mb:g} MB are held already", hint="try again later",
+                retry_after=1,
+            )  # fmt: skip
+        self._bodies += size
+
+    def release(self, size: int) -> None:
+        self._bodies -= size
+
+
+def store_of(settings: ServeSettings) -> str:
+    """Address of the database of log and rollouts."""
+    first = next(iter(named_places(settings.bundles).values()))
+    return tables.url_of(settings.state or first.resolve().parent / "serve-state", settings.store)
+
+
+def named_places(bundles: tuple[str, ...]) -> dict[str, Path]:
+    """``NAME=DIRECTORY`` or a directory, which is called like itself, or like its run if it is called 'bundle'."""
+    places: dict[str, Path] = {}
+    for text in bundles:
+        name, equals, directory = text.partition("=")
+        if not equals or Path(text).exists():
+            place = Path(text)
+            resolved = place.resolve()
+            name = resolved.parent.name if resolved.name == "bundle" else resolved.name
+        else:
+            place = Path(directory)
+        if NAME.fullmatch(name) is None:
+            raise ConfigError(
+                f"a model cannot be called '{name}'", hint="letters, digits, dots, dashes: NAME=DIRECTORY"
+            )
+        if name in places:
+            raise ConfigError(f"two bundles are called '{name}'", hint=f"name them: {name}-2={place}")
+        places[name] = place
+    return places

@@ -1,0 +1,97 @@
+"""A worker's ties to the store: the log of its answers, and a follower for each of its models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torchstone.serve.rollout import record
+from torchstone.serve.rollout.follow import Follower
+from torchstone.serve.store import tables
+from torchstone.serve.store.writer import Writer
+from torchstone.serve.values import Router
+
+PATIENCE = 120.0
+"""Seconds in which a candidate has to be opened."""
+
+
+class Exchangeable(Protocol):
+    """What is needed of a service."""
+
+    directory: Path
+    router: Router | None
+
+    async def open(self) -> Any: ...
+
+    async def begin(self, candidate: Path) -> Any: ...
+
+    async def end(self) -> None: ...
+
+
+class Attached:
+    """Ties to the store at ``url``. It may be away: then nothing is rolled out, and log rows wait."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.log = Writer(url)
+        self._followers: list[Follower] = []
+
+    def follow(self, services: Mapping[str, Exchangeable], loop: asyncio.AbstractEventLoop) -> None:
+        """Let rollouts move each of the services, by name. Their methods run on ``loop``; this returns at once."""
+        for name, service in services.items():
+            follower = _follower(self.url, name, service, loop)
+            service.router = follower
+            follower.start()
+            self._followers.append(follower)
+
+    def close(self, patience: float = 5.0) -> None:
+        """Follow no more, and write what waits. Not to be called on the loop, which candidates are closed on."""
+        for follower in self._followers:
+            follower.close()
+        self._followers.clear()
+        self.log.close(patience)
+
+
+def _follower(url: str, name: str, service: Exchangeable, loop: asyncio.AbstractEventLoop) -> Follower:
+    def on_loop(work: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)
+
+    def replace(bundle: Path) -> None:
+        before, service.directory = service.directory, bundle
+        try:
+            on_loop(service.open())
+        except BaseException:
+            service.directory = before
+            raise
+
+    return Follower(
+        url,
+        name,
+        stable=service.directory,
+        opens=lambda bundle: on_loop(service.begin(bundle)),
+        closes=lambda: on_loop(service.end()),
+        replaces=replace,
+    )
+
+
+def register(url: str, places: Mapping[str, Path]) -> dict[str, Path]:
+    """Note in the store which bundles a server starts with; the bundles that it is to serve, by name. Raises a
+    StorageError where the store cannot be used."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from torchstone.core.artifact import load_artifact
+
+    engine = tables.engine(url)
+    tables.create(engine)
+    try:
+        with engine.begin() as connection:
+            return {
+                name: record.register(connection, name, place, load_artifact(place).id)
+                for name, place in places.items()
+            }
+    except SQLAlchemyError as error:
+        raise tables.unreachable(engine, error) from None
+    finally:
+        engine.dispose()

@@ -1,0 +1,308 @@
+"""Reads what is new in the log, counts it, and decides: roll back, promote, or go on.
+
+It runs in one process, beside the workers, and keeps nothing of its own: counts and the place up to which it has read
+stand in the rollout's row, in one transaction. Killed at any moment, it goes on from there, and no answer counts twice.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from torchstone.core import console
+from torchstone.serve.rollout import monitors, record
+from torchstone.serve.rollout.monitors import Arms, Differences, Pairs
+from torchstone.serve.rollout.plan import ALPHA, FEEDBACK_BIAS, PROMOTION, Plan
+from torchstone.serve.rollout.record import Decision, Rollout, Status
+from torchstone.serve.store import reading, tables
+from torchstone.serve.store.reading import Labelled, Seen
+
+POLL = 1.0
+"""Seconds between two looks at the log."""
+TIMES = (500, 5_000)
+"""Answers of the stable model, at least and at most, whose times say what is slow: the first since the rollout began,
+because a candidate beside it takes time from both."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """All that a rollout has seen."""
+
+    accuracy: Differences
+    errors: Differences
+    latency: Differences
+    disagreement: Pairs = field(default_factory=Pairs)
+    """``worse``: the two differ, or the candidate failed. Shadow mode alone."""
+    predictions: int
+    """Number of the last row of the log that is counted, and below of the last label."""
+    feedback: int
+    since: int
+    """Number of the last row before the rollout."""
+    slow_ms: float | None = None
+    """What takes longer is slow; None until enough answers were timed."""
+    slow_from: int = 0
+    """Number of the last row that this bound comes from: those after it are counted."""
+    answers: int = 0
+    """Of the candidate."""
+    failed: int = 0
+    unpaired: int = 0
+    """Answers of the candidate whose counterpart is not in the log."""
+    labels: int = 0
+    """Labels of images that the rollout speaks of: of both models' answers in shadow mode, of either's in a canary."""
+    stray: int = 0
+    """Other labels."""
+    right: tuple[int, int] = (0, 0)
+    """Labelled answers that were right, of the stable model and of the candidate."""
+    asked: tuple[int, int] = (0, 0)
+    """Labelled answers of each."""
+
+    @classmethod
+    def of_state(cls, plan: Plan, state: Mapping[str, Any]) -> Counts:
+        kind: type[Pairs] | type[Arms] = Pairs if plan.mode == "shadow" else Arms
+        found = dict(state)
+        for name in ALPHA:
+            empty = Pairs() if plan.mode == "shadow" else Arms.of_weight(plan.weight)
+            found[name] = kind.of_row(state[name]) if name in state else empty
+        if "disagreement" in state:
+            found["disagreement"] = Pairs.of_row(state["disagreement"])
+        for name in ("right", "asked"):
+            if name in state:
+                found[name] = tuple(state[name])
+        return cls(**found)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """As the store keeps it."""
+        kept = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value.row() if isinstance(value, Pairs | Arms) else value for name, value in kept.items()}
+
+
+class Controller:
+    """Watches the rollouts in one store."""
+
+    def __init__(
+        self, url: str, ended: Callable[[Plan, Status], None] | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._engine = tables.engine(url)
+        self._ended = ended
+        self._clock = clock
+        self._away = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Look at the log until told to stop. A store that is away is waited for."""
+        while not stop.is_set():
+            try:
+                busy = self.step()
+                if self._away:
+                    console.say(f"{tables.WHAT} is back: the rollout is watched again")
+                self._away = False
+            except SQLAlchemyError as error:
+                if not self._away:
+                    console.say(f"{tables.unreachable(self._engine, error).message}; no rollout is watched meanwhile")
+                self._away, busy = True, False
+            if not busy:
+                stop.wait(POLL)
+        self._engine.dispose()
+
+    def step(self) -> bool:
+        """Count what is new, decide, write both down. True where more is waiting to be counted."""
+        with self._engine.begin() as connection:
+            found = record.running(connection)
+            if found is None:
+                return False
+            counts, more = count(connection, found, self._clock())
+            decision = decide(found.plan, counts, self._clock())
+            if counts.state != found.state:
+                if not record.keep(connection, found, counts.state):
+                    return True
+                found = replace(found, state=counts.state, version=found.version + 1)
+            if decision is None:
+                return more
+            if not record.end(connection, found, cast(Status, decision.kind), decision):
+                connection.rollback()
+                return True
+        console.say(f"rollout {found.plan.id}: {decision.kind.replace('_', ' ')}: {decision.reason}")
+        if self._ended is not None:
+            self._ended(found.plan, cast(Status, decision.kind))
+        return False
+
+
+def count(connection: sa.Connection, found: Rollout, now: float) -> tuple[Counts, bool]:
+    """The counts with what is new in the log, and whether more is waiting."""
+    plan, counts = found.plan, Counts.of_state(found.plan, found.state)
+    stable, candidate = plan.stable_id[:12], plan.candidate_id[:12]
+    upto = reading.settled(connection, tables.predictions, counts.predictions, now)
+    if counts.slow_ms is None:
+        times = reading.last_times(connection, stable, (counts.since, counts.predictions), TIMES[1])
+        if len(times) >= TIMES[0]:
+            slow = float(np.quantile(times, plan.slow_quantile))
+            counts = replace(counts, slow_ms=slow, slow_from=counts.predictions)
+    if plan.mode == "shadow":
+        rows = reading.answers(connection, (counts.predictions, upto), [("shadow", candidate)], "stable")
+    else:
+        who = [("stable", stable), ("canary", candidate)]
+        rows = reading.answers(connection, (counts.predictions, upto), who, "canary")
+    counts = with_pairs(counts, rows) if plan.mode == "shadow" else with_arms(counts, rows)
+    more = len(rows) == reading.CHUNK
+    counts = replace(counts, predictions=rows[-1].seq if more else upto)
+
+    upto = reading.settled(connection, tables.feedback, counts.feedback, now)
+    role = "shadow" if plan.mode == "shadow" else "canary"
+    labels = reading.labelled(connection, (counts.feedback, upto), stable, (role, candidate), counts.since)
+    counts = with_labels(counts, labels)
+    full = len(labels) == reading.CHUNK
+    return replace(counts, feedback=labels[-1].seq if full else upto), more or full
+
+
+def with_pairs(counts: Counts, rows: list[Seen]) -> Counts:
+    """With answers of a shadow, each beside the stable model's to the same image."""
+    both = [row for row in rows if row.paired]
+    answered = [row for row in both if not row.failed and not row.other_failed]
+    timed = [
+        row for row in answered if row.milliseconds > 0 and row.other_milliseconds > 0 and row.seq > counts.slow_from
+    ]
+    latency, slow = cast(Pairs, counts.latency), counts.slow_ms
+    if slow is not None:
+        latency = latency.add(
+            [row.milliseconds > slow for row in timed], [row.other_milliseconds > slow for row in timed]
+        )
+    differ = [row.failed or row.label != row.other_label for row in both if not row.other_failed]
+    return replace(
+        counts,
+        errors=cast(Pairs, counts.errors).add([row.failed for row in both], [row.other_failed for row in both]),
+        latency=latency,
+        disagreement=counts.disagreement.add(differ, [False] * len(differ)),
+        answers=counts.answers + len(rows),
+        failed=counts.failed + sum(row.failed for row in rows),
+        unpaired=counts.unpaired + len(rows) - len(both),
+    )
+
+
+def with_arms(counts: Counts, rows: list[Seen]) -> Counts:
+    """With answers of both arms of a canary. What the stable model answered because the candidate failed belongs to
+    neither arm: it is the candidate's error, and is counted as that."""
+    arms = {
+        "stable": [row for row in rows if row.role == "stable" and not row.paired],
+        "canary": [row for row in rows if row.role == "canary"],
+    }
+    errors, latency = cast(Arms, counts.errors), cast(Arms, counts.latency)
+    for arm in ("stable", "canary"):
+        errors = errors.add(arm, [row.failed for row in arms[arm]])
+        if (slow := counts.slow_ms) is not None:
+            computed = [row for row in arms[arm] if not row.failed and row.milliseconds > 0]
+            timed = [row for row in computed if row.seq > counts.slow_from]
+            latency = latency.add(arm, [row.milliseconds > slow for row in timed])
+    return replace(
+        counts,
+        errors=errors,
+        latency=latency,
+        answers=counts.answers + len(arms["canary"]),
+        failed=counts.failed + sum(row.failed for row in arms["canary"]),
+    )
+
+
+def with_labels(counts: Counts, rows: list[Labelled]) -> Counts:
+    """With true labels. An answer that failed was not right."""
+    accuracy = counts.accuracy
+    right, asked = list(counts.right), list(counts.asked)
+    if isinstance(accuracy, Pairs):
+        used = [row for row in rows if row.stable is not None and row.candidate is not None]
+        sides = [(row, place) for row in used for place in (0, 1)]
+        accuracy = accuracy.add([_wrong(row, 1) for row in used], [_wrong(row, 0) for row in used])
+    else:
+        used = [row for row in rows if row.stable is not None or row.candidate is not None]
+        sides = [(row, 0 if row.candidate is None else 1) for row in used]
+        accuracy = accuracy.add("stable", [_wrong(row, 0) for row, place in sides if place == 0])
+        accuracy = accuracy.add("canary", [_wrong(row, 1) for row, place in sides if place == 1])
+    for row, place in sides:
+        asked[place] += 1
+        right[place] += not _wrong(row, place)
+    return replace(
+        counts,
+        accuracy=accuracy,
+        labels=counts.labels + len(used),
+        stray=counts.stray + len(rows) - len(used),
+        right=(right[0], right[1]),
+        asked=(asked[0], asked[1]),
+    )
+
+
+def _wrong(row: Labelled, place: int) -> bool:
+    answer, failed = (row.candidate, row.candidate_failed) if place else (row.stable, row.stable_failed)
+    return failed or answer != row.label
+
+
+def numbers(plan: Plan, counts: Counts) -> dict[str, Any]:
+    """All that a decision rests on, as plain numbers, by monitor."""
+    found: dict[str, Any] = {
+        name: monitors.evidence(
+            getattr(counts, name), plan.margins[name], alpha, PROMOTION["labels" if name == "accuracy" else name]
+        )
+        for name, alpha in ALPHA.items()
+    }
+    if plan.mode == "shadow":
+        found["disagreement"] = monitors.evidence(
+            counts.disagreement, plan.margin, PROMOTION["disagreement"], PROMOTION["disagreement"]
+        )
+    others = ("answers", "failed", "unpaired", "labels", "stray", "slow_ms")
+    found |= {name: getattr(counts, name) for name in others}
+    found["right"] = {"stable": counts.right[0], "candidate": counts.right[1]}
+    found["asked"] = {"stable": counts.asked[0], "candidate": counts.asked[1]}
+    return found | {"bias": FEEDBACK_BIAS}
+
+
+def decide(plan: Plan, counts: Counts, now: float) -> Decision | None:
+    """The decision that the counts allow; None to go on. Harm comes before promotion, and both before the horizon."""
+    found = numbers(plan, counts)
+
+    def made(kind: Status, reason: str) -> Decision:
+        return Decision(kind=kind, reason=reason, numbers=found, time=now)
+
+    for name in ALPHA:
+        one = found[name]
+        if one["worse"] >= one["worse_at"]:
+            return made("rolled_back", harm_of(name, one))
+    by_labels = _no_worse(found["accuracy"])
+    by_agreement = plan.mode == "shadow" and _no_worse(found["disagreement"])
+    if (by_labels or by_agreement) and all(_no_worse(found[name]) for name in ("errors", "latency")):
+        return made("promoted", promise_of(found, by_labels=by_labels))
+    if counts.labels >= plan.horizon_labels:
+        return made("undecided", f"nothing is proven after {counts.labels:,} labels, which was the horizon")
+    if now - plan.started >= 86_400 * plan.horizon_days:
+        return made("undecided", f"nothing is proven after {plan.horizon_days:g} days, which was the horizon")
+    return None
+
+
+def harm_of(name: str, one: Mapping[str, Any]) -> str:
+    """Of a monitor that has proven harm, the sentence."""
+    added = {
+        "accuracy": "the drop of accuracy is",
+        "errors": "the candidate adds failed requests: they are",
+        "latency": "the candidate adds slow answers: they are",
+    }[name]
+    return (
+        f"{added} at least {100 * one['at_least']:.2f} points (allowed {100 * one['margin']:g}; "
+        f"{one['observations']:,} observations)"
+    )
+
+
+def promise_of(found: Mapping[str, Any], *, by_labels: bool) -> str:
+    """Of a candidate that is no worse in anything, the sentence."""
+    by = found["accuracy" if by_labels else "disagreement"]
+    shown = "the drop of accuracy" if by_labels else "the share of answers that differ, and so the drop of accuracy,"
+    return (
+        f"{shown} is at most {100 * by['at_most']:.2f} points (allowed {100 * by['margin']:g}; {by['observations']:,} "
+        f"observations), errors at most {100 * found['errors']['at_most']:.2f} more, "
+        f"slow answers at most {100 * found['latency']['at_most']:.2f} more"
+    )
+
+
+def _no_worse(one: Mapping[str, Any]) -> bool:
+    return one["no_worse"] >= one["no_worse_at"]

@@ -1,0 +1,135 @@
+"""What is watched of a rollout: counts of differences between the candidate and the stable model, and their evidence.
+
+Every monitor looks at something bad that an answer can be: wrong, an error, slow. The difference X is bad(candidate) -
+bad(stable), so that its mean is what the candidate adds of it. In shadow mode both models answer the same request, and
+X is of one pair. In a canary they answer different ones: there X is of a block, the share of bad answers among its
+candidate's minus that among its stable one's. Blocks are put together in the order in which answers come, without a
+look at them, so that the mean of X is the same difference; but X varies more, and more labels are needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchstone.judge import betting
+
+Monitor = Literal["accuracy", "errors", "latency"]
+Arm = Literal["stable", "canary"]
+
+MARGINS: dict[str, float] = {"errors": 0.005, "latency": 0.05}
+"""What the candidate may add to the share of requests that fail, and of those slower than the stable model's bound."""
+
+PENDING = 20_000
+"""Answers that wait for the other arm; beyond that the oldest are given up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Differences between two answers to the same request."""
+
+    worse: int = 0
+    """Bad in the candidate alone."""
+    better: int = 0
+    """Bad in the stable model alone."""
+    same: int = 0
+
+    def add(self, candidate: Sequence[bool], stable: Sequence[bool]) -> Pairs:
+        """With more pairs: whether each was bad."""
+        both = list(zip(candidate, stable, strict=True))
+        worse, better = both.count((True, False)), both.count((False, True))
+        return Pairs(worse=self.worse + worse, better=self.better + better, same=self.same + len(both) - worse - better)
+
+    @property
+    def observations(self) -> int:
+        return self.worse + self.better + self.same
+
+    def seen(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The differences that can occur and how often each did, as ``judge.betting`` takes them."""
+        return betting.PAIRED, np.array([self.worse, self.better, self.same], np.float64)
+
+    def row(self) -> dict[str, Any]:
+        return {"worse": self.worse, "better": self.better, "same": self.same}
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> Pairs:
+        return cls(**row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arms:
+    """Differences between blocks of answers to different requests: ``sizes`` of the stable model's and the candidate's
+    make one block."""
+
+    sizes: tuple[int, int]
+    blocks: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """How often a block had so many bad answers of the stable model and so many of the candidate."""
+    stable: str = ""
+    """Answers that wait for the other arm, the oldest first: 1 is bad."""
+    canary: str = ""
+
+    @classmethod
+    def of_weight(cls, weight: float) -> Arms:
+        """Empty, with the block that a share ``weight`` of the requests for the candidate fills evenly."""
+        ratio = (1 - weight) / weight if 0 < weight < 1 else 1.0
+        return cls(sizes=(max(1, round(ratio)), max(1, round(1 / ratio))))
+
+    def add(self, arm: Arm, bad: Iterable[bool]) -> Arms:
+        """With more answers of one arm."""
+        more = "".join("01"[bool(one)] for one in bad)
+        stable, canary = (self.stable + more, self.canary) if arm == "stable" else (self.stable, self.canary + more)
+        s, c = self.sizes
+        whole = min(len(stable) // s, len(canary) // c)
+        made = Counter(
+            (stable.count("1", place * s, place * s + s), canary.count("1", place * c, place * c + c))
+            for place in range(whole)
+        )
+        rest = stable[whole * s :][-PENDING:], canary[whole * c :][-PENDING:]
+        return replace(self, blocks=self.blocks + made, stable=rest[0], canary=rest[1])
+
+    @property
+    def observations(self) -> int:
+        return sum(self.blocks.values())
+
+    def seen(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The differences that occurred and how often each did; a difference of 0 that never did where none has."""
+        if not self.blocks:
+            return np.zeros(1), np.zeros(1)
+        s, c = self.sizes
+        values = [bad_c / c - bad_s / s for bad_s, bad_c in self.blocks]
+        return np.array(values), np.array(list(self.blocks.values()), np.float64)
+
+    def row(self) -> dict[str, Any]:
+        blocks = [[*bad, count] for bad, count in sorted(self.blocks.items())]
+        return {"sizes": list(self.sizes), "blocks": blocks, "stable": self.stable, "canary": self.canary}
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> Arms:
+        blocks = Counter({(bad_s, bad_c): count for bad_s, bad_c, count in row["blocks"]})
+        return cls(sizes=tuple(row["sizes"]), blocks=blocks, stable=row["stable"], canary=row["canary"])
+
+
+Differences = Pairs | Arms
+
+
+def evidence(differences: Differences, margin: float, harm: float, promotion: float) -> dict[str, Any]:
+    """What the differences say of ``margin``, as plain numbers: log-wealth of both claims beside what it must reach at
+    the levels ``harm`` and ``promotion``, the observed mean and its bounds at these levels (right at all times)."""
+    values, counts = differences.seen()
+    total = float(counts.sum())
+    return {
+        "observations": differences.observations,
+        "mean": float(values @ counts / total) if total else None,
+        "at_least": betting.lower_bound(values, counts, harm),
+        "at_most": betting.upper_bound(values, counts, promotion),
+        "margin": margin,
+        "worse": float(betting.log_wealth(values, counts, margin, "worse")),
+        "worse_at": betting.threshold(harm),
+        "no_worse": float(betting.log_wealth(values, counts, margin, "no worse")),
+        "no_worse_at": betting.threshold(promotion),
+    }

@@ -1,0 +1,113 @@
+"""What a rollout was told, and which requests the candidate sees."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import Field
+
+from torchstone.core.errors import ConfigError
+from torchstone.core.values import Value
+from torchstone.judge import betting
+from torchstone.serve.rollout.monitors import MARGINS
+from torchstone.serve.values import Route
+
+Mode = Literal["shadow", "canary"]
+MODES = ("shadow", "canary")
+
+ALPHA: dict[str, float] = {"accuracy": 0.04, "errors": 0.005, "latency": 0.005}
+"""Of the 5 % of harmless candidates that may be rolled back, what each monitor may spend. Accuracy gets the most: its
+labels are few and dear, while each request says whether it failed and how long it took."""
+
+PROMOTION: dict[str, float] = {"labels": 0.04, "disagreement": 0.01, "errors": 0.05, "latency": 0.05}
+"""A candidate that is worse by a margin is promoted with at most 5 %. All three must hold, accuracy, errors and
+latency, so nothing is shared out between them; accuracy has two ways to be shown and shares its 5 % between these."""
+
+WEIGHTS: dict[str, float] = {"shadow": 1.0, "canary": 0.05}
+"""Share of the requests that the candidate sees, unless another is asked for."""
+
+FEEDBACK_BIAS = (
+    "labels that people send are a selection: who corrects only what looks wrong makes the shown answers look worse "
+    "than they are, and the other model's better. What is said of accuracy holds for the labelled requests alone."
+)
+"""Said wherever a number from feedback is shown."""
+
+
+class Plan(Value):
+    """What a rollout was told when it was started. Shares are fractions, not per cent."""
+
+    id: str
+    model: str = Field(description="name of the model that the server answers with, which the candidate may replace")
+    candidate: str = Field(description="directory of the candidate's bundle")
+    candidate_id: str = Field(description="of its artifact")
+    stable: str = Field(description="directory of the stable model's bundle")
+    stable_id: str
+    mode: Mode
+    weight: float = Field(gt=0, le=1, description="share of the requests that the candidate sees")
+    salt: str = Field(description="makes this split another than those before it")
+    margin: float = Field(ge=0, lt=1, description="drop of accuracy that is allowed")
+    errors_margin: float = Field(default=MARGINS["errors"], ge=0, lt=1)
+    latency_margin: float = Field(default=MARGINS["latency"], ge=0, lt=1)
+    slow_quantile: float = Field(
+        default=0.95, gt=0, lt=1, description="of the stable model's times: what is slower counts as slow"
+    )
+    horizon_labels: int = Field(default=50_000, gt=0, description="labelled observations after which it ends undecided")
+    horizon_days: float = Field(default=30.0, gt=0)
+    started: float = Field(description="seconds since 1970")
+
+    @property
+    def margins(self) -> dict[str, float]:
+        return {"accuracy": self.margin, "errors": self.errors_margin, "latency": self.latency_margin}
+
+
+STABLE = Route("stable", False)
+
+
+class Split:
+    """The share of the requests that a rollout's candidate sees: the same key always falls on the same side, and when
+    the weight grows, who was in stays in."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._salt = hashlib.blake2b(plan.salt.encode(), digest_size=16).digest()
+        self._below = round(plan.weight * 2**64)
+        self._chosen = Route("stable", True) if plan.mode == "shadow" else Route("canary", False)
+
+    def route(self, id: str, key: str | None) -> Route:
+        """The route of the request ``id`` of ``key`` (a user, a session), without which each request is drawn anew."""
+        drawn = hashlib.blake2b((id if key is None else key).encode(), digest_size=8, key=self._salt).digest()
+        return self._chosen if int.from_bytes(drawn, "big") < self._below else STABLE
+
+
+class Everything:
+    """No rollout: the stable model answers all."""
+
+    def route(self, id: str, key: str | None) -> Route:
+        return STABLE
+
+
+def weight_of(text: str) -> float:
+    """``5%`` or ``0.05`` as a fraction; a ConfigError for what is no share of the requests."""
+    percent = text.strip().endswith("%")
+    try:
+        weight = float(text.strip().removesuffix("%")) / (100 if percent else 1)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight <= 1:
+        raise ConfigError(f"--weight '{text}' is no share of the requests", hint="such as 5% or 0.05; at most 100%")
+    return weight
+
+
+def foreseen(plan: Plan, disagreement: float = 0.04, harm: float = 0.02) -> str:
+    """What a shadow rollout's labels can show, said before it starts."""
+    caught = betting.needed(
+        betting.PAIRED, betting.chances_of(disagreement, harm), plan.margin, ALPHA["accuracy"], "worse"
+    )
+    equal = betting.needed(
+        betting.PAIRED, betting.chances_of(disagreement, 0.0), plan.margin, PROMOTION["labels"], "no worse"
+    )
+    told = [f"{number:,}" if number else "more than ten million" for number in (caught, equal)]
+    return (
+        f"at {100 * disagreement:g} % disagreement, about {told[0]} labelled pairs catch a candidate that is "
+        f"{100 * harm:g} points worse, and about {told[1]} promote an equal one"
+    )

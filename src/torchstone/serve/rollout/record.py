@@ -1,0 +1,178 @@
+"""The rows of rollouts in the store: started, followed, ended, with every decision and its numbers."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from torchstone.core import console
+from torchstone.core.errors import ArtifactError, ConfigError
+from torchstone.core.values import Artifact
+from torchstone.serve.rollout.plan import Plan
+from torchstone.serve.store import reading
+from torchstone.serve.store.tables import decisions, feedback, predictions, rollouts, serving
+
+Status = Literal["running", "promoted", "rolled_back", "aborted", "undecided"]
+ENDED: tuple[Status, ...] = ("promoted", "rolled_back", "aborted", "undecided")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """A rollout as it stands in the store."""
+
+    plan: Plan
+    status: Status
+    state: dict[str, Any]
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was decided of a rollout, and on which numbers."""
+
+    kind: str
+    reason: str
+    numbers: Mapping[str, Any]
+    time: float
+
+
+def new_id() -> str:
+    return secrets.token_hex(4)
+
+
+def register(connection: sa.Connection, model: str, given: Path, artifact: str) -> Path:
+    """Note that a server starts to answer as ``model`` with the bundle ``given``; the bundle that it is to serve.
+
+    That is another one where a rollout promoted it after the last start with ``given``. A running rollout goes on if it
+    was started for this bundle, else it is aborted.
+    """
+    place = given.resolve()
+    row = connection.execute(sa.select(serving).where(serving.c.model == model)).one_or_none()
+    if row is not None and row.given == str(place) and row.bundle != row.given:
+        if Path(row.bundle).is_dir():
+            console.say(f"'{model}' is '{row.bundle}', which a rollout promoted, not '{given}'")
+            return Path(row.bundle)
+        console.say(f"'{row.bundle}', which a rollout promoted, is not there any more: '{given}' is served again")
+    values = {"given": str(place), "bundle": str(place), "artifact": artifact, "time": time.time()}
+    if row is None:
+        connection.execute(sa.insert(serving).values(model=model, **values))
+    else:
+        connection.execute(sa.update(serving).where(serving.c.model == model).values(**values))
+    found = running(connection)
+    if found is not None and found.plan.model == model and found.plan.stable_id != artifact:
+        end(connection, found, "aborted", Decision(
+            kind="aborted", reason="the server was started with another stable model", numbers={}, time=time.time()
+        ))  # fmt: skip
+    return given
+
+
+def stable(connection: sa.Connection, model: str | None) -> tuple[str, Path, str]:
+    """Name, bundle and artifact id of what the server answers with; a ConfigError where it is not clear or unknown."""
+    rows = {row.model: row for row in connection.execute(sa.select(serving))}
+    if not rows:
+        raise ConfigError("no server has been started with this store", hint="torchstone serve BUNDLE --state DIR")
+    if model is None and len(rows) > 1:
+        raise ConfigError("the server has several models", hint=f"--model {' or '.join(sorted(rows))}")
+    name = next(iter(rows)) if model is None else model
+    if name not in rows:
+        raise ConfigError(f"the server has no model '{name}'", hint=f"known: {', '.join(sorted(rows))}")
+    return name, Path(rows[name].bundle), rows[name].artifact
+
+
+def stable_bundle(connection: sa.Connection, model: str) -> str | None:
+    """Directory of the bundle that answers as ``model``; None if no server has said."""
+    return connection.scalar(sa.select(serving.c.bundle).where(serving.c.model == model))
+
+
+def check_candidate(candidate: Artifact, candidate_path: Path, stable_model: Artifact, stable_path: Path) -> None:
+    """Raise the error of a bundle that cannot take the stable one's place."""
+    if candidate_path.resolve() == stable_path.resolve():
+        raise ConfigError(f"'{candidate_path}' is the stable bundle itself", hint="name another one")
+    if candidate.classes != stable_model.classes:
+        raise ArtifactError(
+            f"the candidate knows {len(candidate.classes)} classes, not the stable model's {len(stable_model.classes)} "
+            "in their order: their answers cannot be compared",
+            hint="retrain on the same classes, or start a server of its own for it",
+        )
+
+
+def start(connection: sa.Connection, plan: Plan) -> Rollout:
+    """Write the rollout down; a ConfigError if another one is running. From here on the workers see it."""
+    state = {
+        "predictions": reading.end(connection, predictions),
+        "feedback": reading.end(connection, feedback),
+        "since": reading.end(connection, predictions),
+    }
+    row = {"id": plan.id, "started": plan.started, "status": "running", "state": state, "version": 0}
+    try:
+        connection.execute(sa.insert(rollouts).values(plan=plan.model_dump(mode="json"), **row))
+    except IntegrityError:
+        raise ConfigError(
+            "another rollout is running", hint="torchstone rollout status; torchstone rollout abort ends it"
+        ) from None
+    _note(connection, plan.id, Decision(
+        kind="started", reason=f"{plan.mode} of {100 * plan.weight:g} %", numbers=plan.model_dump(mode="json"),
+        time=plan.started,
+    ))  # fmt: skip
+    return Rollout(plan=plan, status="running", state=state, version=0)
+
+
+def running(connection: sa.Connection) -> Rollout | None:
+    """The rollout that is going on."""
+    return _rollout(connection, sa.select(rollouts).where(rollouts.c.status == "running"))
+
+
+def latest(connection: sa.Connection) -> Rollout | None:
+    """The rollout that was started last, running or not."""
+    return _rollout(connection, sa.select(rollouts).order_by(rollouts.c.started.desc()).limit(1))
+
+
+def keep(connection: sa.Connection, found: Rollout, state: Mapping[str, Any]) -> bool:
+    """Write what was counted; False if somebody else has changed the rollout since it was read."""
+    return _change(connection, found, {"state": dict(state)})
+
+
+def end(connection: sa.Connection, found: Rollout, status: Status, decision: Decision) -> bool:
+    """End a rollout, with the numbers of that decision; a promoted candidate is the stable model from here on. False
+    if somebody else has changed the rollout since it was read."""
+    if not _change(connection, found, {"status": status}):
+        return False
+    if status == "promoted":
+        values = {"bundle": found.plan.candidate, "artifact": found.plan.candidate_id, "time": decision.time}
+        connection.execute(sa.update(serving).where(serving.c.model == found.plan.model).values(**values))
+    _note(connection, found.plan.id, decision)
+    return True
+
+
+def decided(connection: sa.Connection, rollout: str) -> list[Decision]:
+    """What was decided of a rollout, the first first."""
+    query = sa.select(decisions).where(decisions.c.rollout == rollout).order_by(decisions.c.seq)
+    return [
+        Decision(kind=row.kind, reason=row.reason, numbers=row.numbers, time=row.time)
+        for row in connection.execute(query)
+    ]
+
+
+def _rollout(connection: sa.Connection, query: sa.Select[Any]) -> Rollout | None:
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    return Rollout(plan=Plan.model_validate(row.plan), status=row.status, state=row.state, version=row.version)
+
+
+def _change(connection: sa.Connection, found: Rollout, values: Mapping[str, Any]) -> bool:
+    mine = (rollouts.c.id == found.plan.id) & (rollouts.c.version == found.version) & (rollouts.c.status == "running")
+    done = connection.execute(sa.update(rollouts).where(mine).values(version=found.version + 1, **values))
+    return done.rowcount == 1
+
+
+def _note(connection: sa.Connection, rollout: str, decision: Decision) -> None:
+    values = {"kind": decision.kind, "reason": decision.reason, "numbers": dict(decision.numbers)}
+    connection.execute(sa.insert(decisions).values(rollout=rollout, time=decision.time, **values))

@@ -1,0 +1,1 @@
+"""One file a protocol: ``endpoints(deployment)`` says what it answers."""

@@ -1,0 +1,299 @@
+"""One model behind one name: an image in, an answer out. What HTTP is, nobody knows in here.
+
+An image is looked up in the cache, routed to the stable model or to a rollout's candidate, decoded, batched, answered,
+and told to the log. The model can be exchanged at any moment: what one has accepted, it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from torchstone.core import console
+from torchstone.serve.batching import Batcher, Result
+from torchstone.serve.decoding import Decoding
+from torchstone.serve.model import Served, open_served
+from torchstone.serve.refusals import Refusal
+from torchstone.serve.settings import ServeSettings
+from torchstone.serve.values import Answer, Cache, Log, Observer, Role, Route, Router, new_id
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHADOWS = 32
+"""Images of a candidate in shadow that wait at most; more are left out, and counted."""
+_STABLE = Route("stable", False)
+_AT_ONCE = {"queue": 0.0, "decode": 0.0, "infer": 0.0}
+
+
+class Service:
+    """Answers images under one name. Its methods are called on the event loop that it was opened on."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        settings: ServeSettings,
+        decoding: Decoding,
+        *,
+        cache: Cache | None = None,
+        log: Log | None = None,
+        router: Router | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.name = name
+        self.directory = directory
+        self.router = router
+        self._settings = settings
+        self._decoding = decoding
+        self._cache = cache
+        self._log = log
+        self._observer = observer
+        self._stable: Batcher | None = None
+        self._candidate: Batcher | None = None
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.shadows_dropped = 0
+
+    @property
+    def ready(self) -> bool:
+        return self._stable is not None
+
+    @property
+    def served(self) -> Served:
+        """The stable model; a Refusal while there is none."""
+        return self._batcher().served
+
+    @property
+    def waiting(self) -> int:
+        return sum(one.waiting for one in (self._stable, self._candidate) if one is not None)
+
+    async def open(self) -> Served:
+        """Open the bundle, or open it again: the new model answers from here on, the old one ends with what it has.
+        Raises an ArtifactError and changes nothing when the bundle does not prove itself."""
+        async with self._changing:
+            self._stable, before = await self._opened(self.directory, "stable"), self._stable
+            self._retire(before)
+            return self._stable.served
+
+    async def begin(self, candidate: Path) -> Served:
+        """Open a rollout's candidate; the router says which images it gets. Raises as ``open``."""
+        async with self._changing:
+            self._candidate, before = await self._opened(candidate, "canary"), self._candidate
+            self._retire(before)
+            return self._candidate.served
+
+    async def end(self) -> None:
+        """No candidate any more."""
+        async with self._changing:
+            before, self._candidate = self._candidate, None
+            self._retire(before)
+
+    async def close(self) -> None:
+        """Answer what was accepted, and accept nothing more."""
+        async with self._changing:
+            for batcher in (self._stable, self._candidate):
+                self._retire(batcher)
+            self._stable = self._candidate = None
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def check_room(self, images: int) -> None:
+        """Raise the Refusal that ``images`` more would meet now, before they are even received."""
+        try:
+            self._batcher().check_room(images)
+        except Refusal as refusal:
+            self._refused(refusal.code)
+            raise
+
+    async def classify(
+        self, images: Sequence[bytes], *, timeout: float | None = None, key: str | None = None
+    ) -> list[Answer]:
+        """An answer for each encoded image, or the Refusal of the first that has none.
+
+        ``timeout`` are the request's own seconds, at most the settings'; ``key`` is what a rollout's split knows the
+        client by, if it says so.
+        """
+        batcher = self._batcher()
+        deadline = self._deadline(timeout)
+        if self._cache is None and self._log is None and self._candidate is None:  # nothing needs to know the image
+            return await self._answered(batcher, "stable", images, deadline)
+        hashes = [hashlib.sha256(content).hexdigest() for content in images]
+        pairs = zip(images, hashes, strict=True)
+        tasks = [asyncio.ensure_future(self._one(content, sha, deadline, key)) for content, sha in pairs]
+        return await _all(tasks)
+
+    async def classify_pixels(self, pixels: NDArray[np.uint8], *, timeout: float | None = None) -> list[Answer]:
+        """The same for what a client has prepared itself, uint8[n, crop, crop, 3]: the stable model answers, past cache
+        and log, for which there is no image."""
+        batcher = self._batcher()
+        crop = batcher.served.preprocess.crop
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (crop, crop, 3):
+            raise Refusal(
+                "malformed", f"the pixels are {pixels.dtype}{[*pixels.shape]}, not uint8[n, {crop}, {crop}, 3]"
+            )
+        futures = self._submitted(lambda: batcher.submit_pixels(pixels, self._deadline(timeout)))
+        return [self._answer(batcher, "stable", result) for result in await self._results(futures)]
+
+    async def _one(self, content: bytes, sha256: str, deadline: float, key: str | None) -> Answer:
+        """One image by way of the cache and the router, told to the log."""
+        id = new_id()
+        candidate = self._candidate
+        route = _STABLE
+        if candidate is not None and self.router is not None:
+            route = self.router.route(id, key)
+        if route.shadow and candidate is not None:
+            self._shadow(candidate, content, sha256, id, key)
+        if route.answer == "canary" and candidate is not None:
+            with contextlib.suppress(Refusal):  # what the candidate cannot answer, the stable one does
+                return await self._told(candidate, "canary", content, sha256, deadline, id, key)
+        return await self._told(self._batcher(), "stable", content, sha256, deadline, id, key)
+
+    async def _told(
+        self, batcher: Batcher, role: Role, content: bytes, sha256: str, deadline: float, id: str, key: str | None
+    ) -> Answer:
+        """The answer of one model, from the cache where it is there; the log is told, of a failure, too."""
+        began = time.perf_counter()
+        try:
+            answer = await self._looked_up(batcher, role, content, sha256, deadline, id)
+        except Refusal as refusal:
+            self._logged(batcher, role, id, key, sha256, began, None, refusal.code)
+            raise
+        self._logged(batcher, role, id, key, sha256, began, answer, None)
+        return answer
+
+    async def _looked_up(
+        self, batcher: Batcher, role: Role, content: bytes, sha256: str, deadline: float, id: str
+    ) -> Answer:
+        place = bytes.fromhex(sha256) + bytes.fromhex(batcher.served.candidate.artifact.id)
+        known = await self._cache.get(place) if self._cache is not None else None
+        if batcher.closed:  # meanwhile the model was exchanged
+            if role != "stable":
+                raise Refusal("stopping", "the rollout has ended")
+            return await self._looked_up(self._batcher(), role, content, sha256, deadline, id)
+        if known is not None and len(known) == 4 * len(batcher.served.labels):
+            answer = Answer(
+                id=id, bundle=batcher.served.bundle, probabilities=np.frombuffer(known, np.float32), cached=True,
+                milliseconds=_AT_ONCE,
+            )  # fmt: skip
+            if self._observer is not None:
+                self._observer.answered(self.name, role, answer)
+            return answer
+        answers = await self._answered(batcher, role, [content], deadline, [id])
+        if self._cache is not None:
+            await self._cache.put(place, answers[0].probabilities.tobytes())
+        return answers[0]
+
+    async def _answered(
+        self, batcher: Batcher, role: Role, images: Sequence[bytes], deadline: float, ids: Sequence[str] = ()
+    ) -> list[Answer]:
+        futures = self._submitted(lambda: batcher.submit(images, deadline))
+        results = await self._results(futures)
+        names = ids or [new_id() for _ in results]
+        return [self._answer(batcher, role, result, id) for result, id in zip(results, names, strict=True)]
+
+    def _submitted(self, submit: Callable[[], list[asyncio.Future[Result]]]) -> list[asyncio.Future[Result]]:
+        try:
+            return submit()
+        except Refusal as refusal:
+            self._refused(refusal.code)
+            raise
+
+    async def _results(self, futures: list[asyncio.Future[Result]]) -> list[Result]:
+        try:
+            return await _all(futures)
+        except Refusal as refusal:
+            self._refused(refusal.code)
+            raise
+        except Exception as error:
+            console.say(f"{self.name}: an image failed: {error!r}")
+            self._refused("failed")
+            raise Refusal("failed", "the model failed on this image") from error
+
+    def _answer(self, batcher: Batcher, role: Role, result: Result, id: str | None = None) -> Answer:
+        answer = Answer(
+            id=id or new_id(), bundle=batcher.served.bundle, probabilities=result.probabilities, cached=False,
+            milliseconds=result.milliseconds,
+        )  # fmt: skip
+        if self._observer is not None:
+            self._observer.answered(self.name, role, answer)
+        return answer
+
+    def _shadow(self, candidate: Batcher, content: bytes, sha256: str, id: str, key: str | None) -> None:
+        """Let the candidate answer for the log alone; nobody waits for it, and it takes no room from anybody."""
+        if candidate.waiting >= SHADOWS:
+            self.shadows_dropped += 1
+            return
+
+        async def answer() -> None:
+            with contextlib.suppress(Refusal):
+                await self._told(candidate, "shadow", content, sha256, self._deadline(None), id, key)
+
+        self._later(answer())
+
+    def _logged(
+        self, batcher: Batcher, role: Role, id: str, key: str | None, sha256: str, began: float,
+        answer: Answer | None, error: str | None,
+    ) -> None:  # fmt: skip
+        if self._log is None:
+            return
+        label = int(answer.probabilities.argmax()) if answer is not None else -1
+        self._log.predicted(
+            id=id, time=time.time(), bundle=batcher.served.bundle, role=role, key=key, image=sha256, label=label,
+            confidence=float(answer.probabilities[label]) if answer is not None else 0.0,
+            milliseconds=0.0 if answer is not None and answer.cached else (time.perf_counter() - began) * 1e3,
+            error=error,
+        )  # fmt: skip
+
+    def _batcher(self) -> Batcher:
+        if self._stable is None:
+            raise Refusal("stopping", f"'{self.name}' is not being served now", hint="try again", retry_after=1)
+        return self._stable
+
+    def _deadline(self, timeout: float | None) -> float:
+        most = self._settings.timeout
+        return asyncio.get_running_loop().time() + (most if timeout is None else min(timeout, most))
+
+    def _refused(self, code: str) -> None:
+        if self._observer is not None:
+            self._observer.refused(self.name, code)
+
+    async def _opened(self, directory: Path, role: Role) -> Batcher:
+        served = await asyncio.to_thread(open_served, directory, self._settings, self.name)
+        observer = self._observer
+
+        def inferred(pixels: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
+            if observer is not None:
+                observer.inferred(self.name, role, pixels, probabilities)
+
+        return Batcher(
+            served, self._decoding, queue=self._settings.queue, max_delay=self._settings.max_delay_ms / 1e3,
+            inferred=inferred if observer is not None else None,
+        )  # fmt: skip
+
+    def _retire(self, batcher: Batcher | None) -> None:
+        if batcher is not None:
+            self._later(batcher.close())
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _all(awaited: Sequence[asyncio.Future]) -> list:
+    """The results in their order, or the first error in it, after all have ended: none is left without a reader."""
+    if len(awaited) == 1:
+        return [await awaited[0]]
+    found = await asyncio.gather(*awaited, return_exceptions=True)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return found

@@ -1,0 +1,102 @@
+"""One worker process: ``python -m torchstone.serve.worker FD CONTROL``, started by ``workers.py``.
+
+It inherits the listening socket as file descriptor FD, and a socket to its supervisor as CONTROL, over which it is told
+its settings (one line of JSON) and says ``ready``, ``failed`` or ``reload``. When the supervisor is gone, it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+from torchstone.core import console
+from torchstone.core.errors import TorchstoneError
+from torchstone.serve.app import Application
+from torchstone.serve.deployment import Deployment
+from torchstone.serve.keys import Keys
+from torchstone.serve.protocol import Server
+from torchstone.serve.settings import ServeSettings
+
+SWITCH = 0.001
+"""Seconds after which a thread that computes in Python gives way to another. Python's own 5 ms would add as much to
+answers that are waiting for the event loop while an image is decoded."""
+
+
+def main(listening: int, control: int) -> int:
+    """Serve until SIGTERM; the exit code."""
+    sys.setswitchinterval(SWITCH)
+    port = socket.socket(fileno=listening)
+    supervisor = socket.socket(fileno=control)
+    with supervisor.makefile("r", encoding="utf-8") as lines:
+        settings = ServeSettings(**json.loads(lines.readline()))
+    try:
+        application = Application(Deployment(settings, Keys.of(settings)))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_serve(application, port, supervisor))
+    except TorchstoneError as error:
+        return _failed(supervisor, error)
+
+
+async def _serve(application: Application, port: socket.socket, supervisor: socket.socket) -> int:
+    loop = asyncio.get_running_loop()
+    deployment = application.deployment
+
+    def tell(what: bytes) -> None:
+        supervisor.send(what + b"\n")
+
+    server = Server(application, ready=lambda: tell(b"ready"))
+    deployment.tell_others = lambda: tell(b"reload")
+    reloading: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(_reload(deployment))
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
+
+    def told() -> None:
+        if not supervisor.recv(4096):  # the supervisor is gone
+            loop.remove_reader(supervisor)
+            server.stop()
+
+    supervisor.setblocking(False)
+    loop.add_reader(supervisor, told)
+    loop.add_signal_handler(signal.SIGTERM, server.stop)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the supervisor tells us to stop
+    with contextlib.suppress(SystemExit):  # uvicorn's way to say that the application could not start
+        await server.serve(sockets=[port])
+    if application.failure is not None:
+        return _failed(supervisor, application.failure)
+    return 0 if server.started else 70
+
+
+async def _reload(deployment: Deployment) -> None:
+    try:
+        await deployment.reload()
+    except TorchstoneError as error:
+        console.say(f"reload: {error}; the old model goes on")
+
+
+def _failed(supervisor: socket.socket, error: TorchstoneError) -> int:
+    """Let the supervisor say it, once for all workers."""
+    supervisor.setblocking(True)
+    supervisor.send(f"failed {json.dumps([error.message, error.hint, error.exit_code])}\n".encode())
+    return error.exit_code
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed, else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(int(sys.argv[1]), int(sys.argv[2])))

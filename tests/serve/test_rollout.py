@@ -1,0 +1,379 @@
+"""Rollouts over a real store: the harmful are stopped, the harmless are promoted, and nothing is forgotten."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from rollout_traffic import CANDIDATE, LATER, STABLE, Model, Traffic, plan, started
+
+from torchstone.core.errors import ConfigError
+from torchstone.serve.rollout import controller, record
+from torchstone.serve.rollout.controller import Controller, Counts
+from torchstone.serve.rollout.follow import Follower
+from torchstone.serve.rollout.monitors import Arms, Pairs
+from torchstone.serve.rollout.plan import Split, foreseen, weight_of
+from torchstone.serve.store import tables
+from torchstone.serve.values import new_id
+
+
+class Watched:
+    """A rollout with traffic, and a controller that looks when it is told to."""
+
+    def __init__(self, directory: Path, mode, **more) -> None:
+        self.plan = plan(mode, **more)
+        self.url, self.engine = started(directory, self.plan)
+        self.traffic = Traffic(url=self.url, plan=self.plan)
+        self.ahead = LATER
+
+    def look(self) -> record.Rollout:
+        """A new controller counts all that is there: each one begins where the last ended."""
+        control = Controller(self.url, clock=lambda: time.time() + self.ahead)
+        while control.step():
+            pass
+        return self.now
+
+    @property
+    def now(self) -> record.Rollout:
+        with self.engine.connect() as connection:
+            found = record.latest(connection)
+        assert found is not None
+        return found
+
+    @property
+    def counts(self) -> Counts:
+        return Counts.of_state(self.plan, self.now.state)
+
+    @property
+    def last(self) -> record.Decision:
+        with self.engine.connect() as connection:
+            return record.decided(connection, self.plan.id)[-1]
+
+    def until_decided(self, candidate: Model, *, most: int, step: int = 1_000, labelled: float = 1.0) -> record.Rollout:
+        for _ in range(0, most, step):
+            self.traffic.send(step, candidate, labelled)
+            if self.look().status != "running":
+                break
+        return self.now
+
+
+@pytest.fixture
+def shadow(tmp_path: Path) -> Iterator[Watched]:
+    made = Watched(tmp_path, "shadow")
+    yield made
+    made.engine.dispose()
+
+
+def canary(tmp_path: Path, **more) -> Watched:
+    return Watched(tmp_path, "canary", weight=0.5, **more)
+
+
+def test_a_candidate_that_is_worse_is_rolled_back(shadow: Watched) -> None:
+    found = shadow.until_decided(Model(lost=0.04, gained=0.01), most=8_000)
+    assert found.status == "rolled_back"
+    said = shadow.last
+    assert "accuracy" in said.reason
+    assert said.numbers["accuracy"]["worse"] >= said.numbers["accuracy"]["worse_at"] == pytest.approx(-np.log(0.04))
+    assert said.numbers["accuracy"]["at_least"] > shadow.plan.margin
+    assert "selection" in said.numbers["bias"]
+
+
+def test_an_equal_candidate_is_promoted_and_served_from_then_on(shadow: Watched) -> None:
+    found = shadow.until_decided(Model(lost=0.002, gained=0.002), most=12_000)
+    assert found.status == "promoted"
+    assert shadow.last.numbers["accuracy"]["at_most"] < shadow.plan.margin
+    with shadow.engine.begin() as connection:
+        assert record.stable_bundle(connection, "flowers") == "/bundles/new"
+
+
+def test_models_that_never_differ_need_no_labels(shadow: Watched) -> None:
+    found = shadow.until_decided(Model(), most=3_000, labelled=0.0)
+    assert found.status == "promoted"
+    assert "share of answers that differ" in shadow.last.reason
+    assert shadow.last.numbers["labels"] == 0
+
+
+def test_answers_that_differ_are_no_harm_by_themselves(shadow: Watched) -> None:
+    shadow.until_decided(Model(lost=0.05, gained=0.05), most=2_000, labelled=0.0)
+    assert shadow.now.status == "running"
+    assert shadow.counts.disagreement.worse > 100
+
+
+def test_a_candidate_that_fails_is_rolled_back_without_labels(shadow: Watched) -> None:
+    found = shadow.until_decided(Model(fails=0.05), most=2_000, step=500, labelled=0.0)
+    assert found.status == "rolled_back"
+    assert "failed requests" in shadow.last.reason
+
+
+def test_a_slow_candidate_is_rolled_back_without_labels(shadow: Watched) -> None:
+    found = shadow.until_decided(Model(times=1.5), most=3_000, step=500, labelled=0.0)
+    assert found.status == "rolled_back"
+    assert "slow answers" in shadow.last.reason
+    slow = shadow.counts.slow_ms
+    assert slow is not None
+    assert 9.5 < slow < 10
+
+
+def test_an_answer_from_the_cache_says_nothing_of_speed(shadow: Watched) -> None:
+    shadow.until_decided(Model(lost=0.02, gained=0.02, times=0.0), most=2_000, step=1_000, labelled=0.0)
+    assert shadow.counts.slow_ms is not None
+    assert shadow.counts.latency.observations == 0
+
+
+@pytest.mark.parametrize(
+    ("candidate", "status"),
+    [
+        (Model(lost=0.12, gained=0.0), "rolled_back"),
+        (Model(fails=0.08), "rolled_back"),
+        (Model(times=1.5), "rolled_back"),
+        (Model(), "running"),
+    ],
+)
+def test_a_canary_compares_its_arms(tmp_path: Path, candidate: Model, status: str) -> None:
+    made = canary(tmp_path)
+    made.until_decided(candidate, most=4_000, step=2_000)
+    assert made.now.status == status
+    made.engine.dispose()
+
+
+def test_what_the_stable_model_answers_for_a_candidate_that_failed_belongs_to_neither_arm(tmp_path: Path) -> None:
+    made = canary(tmp_path, errors_margin=0.5)
+    made.traffic.send(1_000, Model(fails=0.2))
+    made.look()
+    role = tables.predictions.c.role
+    with made.engine.connect() as connection:
+        count = {
+            one: connection.scalar(sa.select(sa.func.count()).where(role == one)) or 0 for one in ("stable", "canary")
+        }
+    assert count["stable"] + count["canary"] == 1_000 + made.counts.failed
+    errors = made.counts.errors
+    assert isinstance(errors, Arms)
+    assert errors.observations + max(len(errors.stable), len(errors.canary)) == max(
+        count["canary"], 1_000 - count["canary"]
+    )
+    assert made.counts.asked == (1_000 - count["canary"], count["canary"])
+    made.engine.dispose()
+
+
+def test_a_controller_that_is_killed_at_any_moment_counts_nothing_twice(tmp_path: Path) -> None:
+    """Looked at after each piece by a new controller, or once at the end: the same counts."""
+    made = {}
+    for name, often in (("often", True), ("once", False)):
+        watched = Watched(tmp_path / name, "shadow", margin=0.0)
+        for _ in range(4):
+            watched.traffic.send(700, Model(lost=0.02, gained=0.02, fails=0.001))
+            if often:
+                watched.look()
+        watched.look()
+        made[name] = watched.counts
+        watched.engine.dispose()
+    assert made["often"].accuracy == made["once"].accuracy
+    assert made["often"].errors == made["once"].errors
+    assert made["often"].labels == made["once"].labels == 2_800
+
+
+def test_two_controllers_at_once_count_once(shadow: Watched) -> None:
+    shadow.traffic.send(300, Model(lost=0.02, gained=0.02))
+    with shadow.engine.connect() as connection:
+        old = record.running(connection)
+    assert old is not None
+    shadow.look()
+    with shadow.engine.begin() as connection:
+        assert not record.keep(connection, old, {})
+    assert shadow.counts.labels == 300
+
+
+def test_rows_that_were_just_written_wait(shadow: Watched) -> None:
+    shadow.traffic.send(100, Model())
+    shadow.ahead = 0
+    shadow.look()
+    assert shadow.counts.answers == 0
+    shadow.ahead = LATER
+    shadow.look()
+    assert shadow.counts.answers == 100
+
+
+def test_labels_of_other_images_are_counted_apart(shadow: Watched) -> None:
+    from torchstone.serve.store.writer import Writer
+
+    writer = Writer(shadow.url)
+    writer.feedback(id=new_id(), label=1, time=time.time())
+    writer.close()
+    shadow.look()
+    assert (shadow.counts.stray, shadow.counts.labels) == (1, 0)
+
+
+def test_a_second_label_of_an_image_changes_nothing(shadow: Watched) -> None:
+    from torchstone.serve.store.writer import Writer
+
+    shadow.traffic.send(50, Model(lost=0.2))
+    shadow.look()
+    before = shadow.counts.accuracy
+    writer = Writer(shadow.url)
+    for id in shadow.traffic.ids:
+        writer.feedback(id=id, label=0, time=time.time())
+    writer.close()
+    shadow.look()
+    assert shadow.counts.accuracy == before
+
+
+def test_the_horizon_ends_what_proves_nothing(tmp_path: Path) -> None:
+    made = Watched(tmp_path, "shadow", horizon_labels=500)
+    assert made.until_decided(Model(lost=0.03, gained=0.03), most=1_000, step=500).status == "undecided"
+    assert "horizon" in made.last.reason
+    made.engine.dispose()
+    late = Watched(tmp_path / "late", "shadow", horizon_days=2.0, started=time.time() - 3 * 86_400)
+    assert late.look().status == "undecided"
+    late.engine.dispose()
+
+
+def test_one_rollout_at_a_time(shadow: Watched) -> None:
+    with shadow.engine.begin() as connection, pytest.raises(ConfigError, match="another rollout is running"):
+        record.start(connection, plan())
+
+
+def test_a_server_that_starts_again_serves_what_was_promoted(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    made = Watched(tmp_path / "state", "shadow", candidate=str(new), stable=str(old))
+    with made.engine.begin() as connection:
+        decision = record.Decision(kind="promoted", reason="by hand", numbers={}, time=time.time())
+        found = record.running(connection)
+        assert found is not None
+        assert record.end(connection, found, "promoted", decision)
+        assert record.register(connection, "flowers", old, STABLE) == new
+        assert record.register(connection, "flowers", new, CANDIDATE) == new
+    made.engine.dispose()
+
+
+def test_a_server_with_another_stable_model_ends_the_rollout(shadow: Watched, tmp_path: Path) -> None:
+    with shadow.engine.begin() as connection:
+        record.register(connection, "flowers", tmp_path, "c" * 64)
+    assert shadow.now.status == "aborted"
+    assert "another stable model" in shadow.last.reason
+
+
+def test_a_key_stays_on_its_side_and_in_when_the_weight_grows() -> None:
+    keys = [f"user-{number}" for number in range(4_000)]
+    small, large = (Split(plan("canary", weight=weight)) for weight in (0.05, 0.2))
+    inside = {key for key in keys if small.route(new_id(), key).answer == "canary"}
+    assert inside == {key for key in keys if small.route(new_id(), key).answer == "canary"}
+    assert inside <= {key for key in keys if large.route(new_id(), key).answer == "canary"}
+    assert 0.035 < len(inside) / len(keys) < 0.065
+    other = Split(plan("canary", weight=0.05, salt="another"))
+    assert inside != {key for key in keys if other.route(new_id(), key).answer == "canary"}
+
+
+def test_without_a_key_each_request_is_drawn_anew() -> None:
+    split = Split(plan("canary", weight=0.3))
+    share = np.mean([split.route(new_id(), None).answer == "canary" for _ in range(4_000)])
+    assert 0.27 < share < 0.33
+    everything = Split(plan("shadow"))
+    assert all(everything.route(new_id(), None) == ("stable", True) for _ in range(100))
+
+
+def test_blocks_do_not_depend_on_the_pieces_in_which_answers_come() -> None:
+    rng = np.random.default_rng(0)
+    stable, candidate = (rng.random(count) < 0.3 for count in (4_000, 230))
+    whole = Arms.of_weight(0.05).add("stable", stable).add("canary", candidate)
+    pieces = Arms.of_weight(0.05)
+    for part in np.array_split(np.arange(4_000), 17):
+        pieces = pieces.add("stable", stable[part])
+    for part in np.array_split(np.arange(230), 5):
+        pieces = Arms.of_row(pieces.add("canary", candidate[part]).row())
+    assert whole == pieces
+    assert whole.sizes == (19, 1)
+    assert whole.observations == 4_000 // 19
+    values, counts = whole.seen()
+    by_hand = [c - s.mean() for s, c in zip(np.split(stable[: 210 * 19], 210), candidate, strict=False)]
+    assert values @ counts / counts.sum() == pytest.approx(np.mean(by_hand))
+
+
+def test_pairs_are_counted_by_which_of_both_is_bad() -> None:
+    found = Pairs().add([True, True, False, False, False], [True, False, True, False, False])
+    assert (found.worse, found.better, found.same) == (1, 1, 3)
+    assert Pairs.of_row(found.row()) == found
+
+
+def test_a_worker_follows_the_rollout(tmp_path: Path) -> None:
+    made = canary(tmp_path)
+    told: list[str] = []
+    follower = Follower(
+        made.url, "flowers", stable=Path("/bundles/old"), opens=lambda place: told.append(f"open {place}"),
+        closes=lambda: told.append("close"), replaces=lambda place: told.append(f"replace {place}"),
+    )  # fmt: skip
+    assert follower.route(new_id(), None).answer == "stable"
+    follower.look()
+    follower.look()
+    assert told == ["open /bundles/new"]
+    assert {follower.route(new_id(), None).answer for _ in range(100)} == {"stable", "canary"}
+    with made.engine.begin() as connection:
+        found = record.running(connection)
+        assert found is not None
+        decision = record.Decision(kind="promoted", reason="by hand", numbers={}, time=time.time())
+        record.end(connection, found, "promoted", decision)
+    follower.look()
+    assert told == ["open /bundles/new", "close", "replace /bundles/new"]
+    assert {follower.route(new_id(), None).answer for _ in range(100)} == {"stable"}
+    follower.close()
+    made.engine.dispose()
+
+
+def test_a_candidate_that_cannot_be_opened_gets_nothing(tmp_path: Path) -> None:
+    made = canary(tmp_path)
+
+    def broken(place: Path) -> None:
+        raise ConfigError("its golden images fail")
+
+    follower = Follower(
+        made.url, "flowers", stable=Path("/bundles/old"), opens=broken, closes=lambda: None, replaces=lambda _: None
+    )
+    follower.look()
+    assert made.now.status == "aborted"
+    assert "golden images fail" in made.last.reason
+    assert follower.route(new_id(), None).answer == "stable"
+    follower.close()
+    made.engine.dispose()
+
+
+def test_nobody_is_routed_to_a_candidate_that_nobody_watches(tmp_path: Path) -> None:
+    made = canary(tmp_path)
+    follower = Follower(
+        made.url,
+        "flowers",
+        stable=Path("/bundles/old"),
+        opens=lambda _: None,
+        closes=lambda: None,
+        replaces=lambda _: None,
+        trust=0.0,
+    )
+    follower.look()
+    assert {follower.route(new_id(), None).answer for _ in range(100)} == {"stable", "canary"}
+    made.engine.dispose()
+    for file in tmp_path.iterdir():  # the store is gone; what is in its place is no database
+        file.write_bytes(b"nothing" * 1_000)
+    follower._engine.dispose()
+    follower.look()
+    assert {follower.route(new_id(), None).answer for _ in range(100)} == {"stable"}
+    follower.close()
+
+
+def test_shares_of_the_requests_are_read_as_people_write_them() -> None:
+    assert weight_of("5%") == weight_of("0.05") == weight_of(" 5 % ") == 0.05
+    for text in ("0", "150%", "half", "-1%", "nan"):
+        with pytest.raises(ConfigError, match="no share"):
+            weight_of(text)
+
+
+def test_it_says_beforehand_what_the_labels_can_show() -> None:
+    assert "1,388 labelled pairs catch" in foreseen(plan())
+
+
+def test_numbers_of_a_decision_can_be_recomputed_from_the_stored_counts(shadow: Watched) -> None:
+    shadow.until_decided(Model(fails=0.05), most=2_000, step=500)
+    assert controller.numbers(shadow.plan, shadow.counts) == shadow.last.numbers

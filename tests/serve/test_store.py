@@ -1,0 +1,234 @@
+"""The store's writer over real databases: rows are written once, counted where they are lost, and nobody waits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from torchstone.core.errors import ConfigError, StorageError
+from torchstone.serve.store import reading, tables
+from torchstone.serve.store.writer import Writer
+from torchstone.serve.values import new_id
+
+
+def log(writer: Writer, *, id: str | None = None, label: int = 1, key: str | None = None) -> str:
+    id = id or new_id()
+    writer.predicted(
+        id=id, time=time.time(), bundle="b" * 12, role="stable", key=key, image="0" * 64, label=label, confidence=0.9,
+        milliseconds=5.0, error=None,
+    )  # fmt: skip
+    return id
+
+
+def rows(url: str, table: sa.Table = tables.predictions) -> int:
+    engine = tables.engine(url)
+    with engine.connect() as connection:
+        found = connection.scalar(sa.select(sa.func.count()).select_from(table))
+    engine.dispose()
+    return found or 0
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return tables.url_of(tmp_path / "state", None)
+
+
+def test_what_is_logged_is_there_after_closing(url: str) -> None:
+    writer = Writer(url)
+    ids = [log(writer, key="somebody@example.org") for _ in range(2_500)]
+    for id in ids[:10]:
+        writer.feedback(id=id, label=3, time=time.time())
+    writer.close(patience=60)
+    assert (writer.written, writer.lost, writer.waiting) == (2_510, 0, 0)
+    engine = tables.engine(url)
+    with engine.connect() as connection:
+        found = reading.rows_of(connection, ids[:1])
+        files = b"".join(file.read_bytes() for file in Path(str(engine.url.database)).parent.iterdir())
+    engine.dispose()
+    assert found[0]["truth"] == 3
+    assert len(found[0]["key"]) == 16
+    assert b"somebody" not in files
+
+
+def test_the_same_row_twice_is_there_once(url: str) -> None:
+    writer = Writer(url)
+    id = log(writer)
+    log(writer, id=id)
+    for label in (1, 2):
+        writer.feedback(id=id, label=label, time=time.time())
+    writer.close(patience=60)
+    assert rows(url) == rows(url, tables.feedback) == 1
+
+
+def test_a_full_buffer_loses_rows_and_counts_them(tmp_path: Path) -> None:
+    nowhere = tmp_path / "file"
+    nowhere.write_bytes(b"no database " * 1_000)
+    writer = Writer(f"sqlite:///{nowhere}", limit=100)
+    began = time.perf_counter()
+    for _ in range(5_000):
+        log(writer)
+    assert time.perf_counter() - began < 1.0
+    assert writer.lost == 4_900
+    writer.close(patience=1)
+    assert (writer.lost, writer.written) == (5_000, 0)
+    assert writer.failures > 0
+
+
+def test_a_database_that_others_hold_delays_rows_and_loses_none(url: str) -> None:
+    writer = Writer(url)
+    log(writer)
+    assert eventually(lambda: writer.written == 1)
+    holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    for _ in range(500):
+        log(writer)
+    time.sleep(1.0)
+    assert writer.written == 1
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert eventually(lambda: writer.written == 501)
+    writer.close()
+    assert (rows(url), writer.lost) == (501, 0)
+
+
+def test_a_row_that_the_database_refuses_takes_no_other_with_it(url: str) -> None:
+    writer = Writer(url)
+    for number in range(40):
+        log(writer, label=2**70 if number == 17 else 1)  # SQLite's integers end at 2⁶³
+    writer.close(patience=60)
+    assert (writer.written, writer.lost) == (39, 1)
+    assert rows(url) == 39
+
+
+def test_threads_share_a_writer(url: str) -> None:
+    writer = Writer(url)
+    threads = [threading.Thread(target=lambda: [log(writer) for _ in range(300)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writer.close(patience=60)
+    assert rows(url) == 2_400
+
+
+def test_old_rows_are_removed(url: str) -> None:
+    writer = Writer(url, keep_days=1.0)
+    log(writer)
+    assert eventually(lambda: writer.written == 1)
+    engine = tables.engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.update(tables.predictions).values(written=time.time() - 2 * 86_400))
+    engine.dispose()
+    log(writer)
+    writer.sweep()
+    writer.close(patience=60)
+    assert rows(url) == 1
+
+
+def test_addresses_that_keep_nothing_are_refused() -> None:
+    for url in ("mysql://here/there", "sqlite://", "sqlite:///:memory:", "no address"):
+        with pytest.raises(ConfigError):
+            tables.engine(url)
+    with pytest.raises(StorageError, match="cannot be used"):
+        tables.create(tables.engine("postgresql://nobody@127.0.0.1:1/nothing"))
+
+
+class Postgres:
+    """A PostgreSQL server of our own, which can be killed and started again."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"postgresql://log@127.0.0.1:{self.port}/postgres"
+        self._run("initdb", "-D", str(home / "data"), "-U", "log", "-A", "trust", "--no-sync")
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.home} -c fsync=off"
+        self._run("pg_ctl", "-D", str(self.home / "data"), "-w", "-l", str(self.home / "log"), "-o", options, "start")
+
+    def kill(self) -> None:
+        """As a power cut does: by its process id, without a chance to say anything."""
+        process = int((self.home / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(process, signal.SIGKILL)
+        assert eventually(lambda: not Path(f"/proc/{process}").exists())
+
+    def stop(self) -> None:
+        if (self.home / "data" / "postmaster.pid").exists():
+            self._run("pg_ctl", "-D", str(self.home / "data"), "-m", "immediate", "stop", check=False)
+
+    def _run(self, *command: str, check: bool = True) -> None:
+        """As another user where we are root, which PostgreSQL refuses to be."""
+        if os.getuid() == 0:
+            shutil.chown(self.home, "nobody")
+            command = ("setpriv", "--reuid=nobody", "--clear-groups", *command)
+        subprocess.run(command, cwd=self.home, check=check, stdout=subprocess.DEVNULL, timeout=60)
+
+
+@pytest.fixture
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
+        pytest.skip("no PostgreSQL server is installed here")
+    pytest.importorskip("psycopg")
+    home = Path("/tmp") / f"torchstone-{os.getpid()}-{time.time_ns()}"  # a directory that 'nobody' may reach
+    home.mkdir(mode=0o755)
+    made = Postgres(home)
+    made.start()
+    yield made
+    made.stop()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def test_postgresql_killed_and_started_again_under_load(postgres: Postgres) -> None:
+    """Nobody who logs waits; what finds no room is counted; the writer goes on by itself, and no row is there twice."""
+    writer = Writer(postgres.url, limit=2_000)
+    slowest, sent = 0.0, 0
+    stop = threading.Event()
+
+    def load() -> None:
+        nonlocal slowest, sent
+        while not stop.wait(0.001):
+            began = time.perf_counter()
+            writer.feedback(id=log(writer), label=1, time=time.time())
+            slowest = max(slowest, time.perf_counter() - began)
+            sent += 2
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        assert eventually(lambda: writer.written > 200)
+        postgres.kill()
+        assert eventually(lambda: writer.lost > 100)
+        before = writer.written
+        postgres.start()
+        assert eventually(lambda: writer.written > before + 500)
+    finally:
+        stop.set()
+        thread.join()
+        writer.close(patience=60)
+    assert writer.failures > 0
+    assert writer.written + writer.lost == sent
+    stored = rows(postgres.url) + rows(postgres.url, tables.feedback)
+    assert stored == writer.written
+    assert slowest < 0.5
