@@ -179,7 +179,9 @@ def test_biases_make_up_for_weights_that_round_one_way(baseline: Candidate, data
     for how in ("none", "fast"):
         place = tmp_path / how
         place.mkdir()
-        with back_end.Quantiser(artifact, pixels, registry.steps.get("int8").Config.model_validate({"bias": how})) as quantiser:
+        with back_end.Quantiser(
+            artifact, pixels, registry.steps.get("int8").Config.model_validate({"bias": how})
+        ) as quantiser:
             quantiser.write(place)
         found = open_artifact(identified(artifact, place))(pixels)["logits"].mean(axis=0)
         shifted[how] = float(np.abs(found - expected).mean())
