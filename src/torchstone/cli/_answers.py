@@ -83,8 +83,8 @@ def _cells(row: CandidateVerdict, measured: MetricResult | None) -> list[str]:
     accuracy, latency = row.accuracy, row.latency
     drop = "—"
     if accuracy and measured and row.outcome != "baseline":
-        bound = f" ({measured.upper:.1f})" if accuracy.part == "test" and measured.upper is not None else ""
-        drop = f"{measured.difference:.1f}{bound}"
+        bound = f" ({measured.upper:z.1f})" if accuracy.part == "test" and measured.upper is not None else ""
+        drop = f"{measured.difference:z.1f}{bound}"
     on_val = " val" if accuracy and accuracy.part == "val" else ""
     return [
         f"{accuracy.top1:.1f}{on_val}" if accuracy else "—",
@@ -192,8 +192,8 @@ def artifact(made: Artifact, json: bool) -> int:
         return 0
     out = stdout()
     _print_findings(noticed, out)
-    shown = "" if best is None else f", {best:.2f} % top-1 on val"
-    out.print(f"{made.architecture}, {made.size_mb:.2f} MB{shown}", highlight=False)
+    shown = "" if best is None else f", {best:.2f} % top-1 on {_val(made)}"
+    out.print(f"{made.architecture}, {made.size_mb:.2f} MB{shown}", highlight=False, soft_wrap=True)
     out.print(f"artifact {made.directory}", highlight=False, soft_wrap=True)
     if (page := made.directory / "training.html").exists():
         out.print(f"page     {page}", highlight=False, soft_wrap=True)
@@ -208,6 +208,17 @@ def _best_val_top1(made: Artifact) -> float | None:
     from torchstone.train import history
 
     return history.read(made.directory).best["val_top1"] if (made.directory / "history.parquet").exists() else None
+
+
+def _val(made: Artifact) -> str:
+    """'24 val images, after epoch 1 of 3': how many images a figure rests on, and which weights were kept."""
+    from torchstone.train import history
+
+    run = Run(made.directory.parent.parent)
+    known = (run.data / "split.json").exists()  # not of an artifact that was taken out of its run
+    stored = history.read(made.directory)
+    images = f"{run.split().sizes['val']:,} val images" if known else "val"
+    return f"{images}, after epoch {stored.best_epoch} of {len(stored.table)}"
 
 
 def search(found: Found, json: bool) -> int:

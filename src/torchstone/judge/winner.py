@@ -88,7 +88,7 @@ def _passed(verdict: Verdict, row: CandidateVerdict) -> str:
     assert found is not None  # what passed was measured
     of = " of top-1" if found.name == "top1" else ""
     facts = [
-        f"{decide.at_most(found)}{of} ({found.difference:.2f} observed on {row.accuracy.images:,} test images, "
+        f"{decide.at_most(found)}{of} ({found.difference:z.2f} observed on {row.accuracy.images:,} test images, "
         f"{100 * row.level:g} % confidence)"
     ]
     if row.speed is not None and row.speed.lower is not None:

@@ -56,6 +56,7 @@ def read(settings: Settings) -> Data:
         for finding in noticed:
             if finding.severity != "info":
                 console.say(f"{finding.severity}: {finding.message}")
+        console.say("images: " + ", ".join(f"{split.sizes[part]:,} {part}" for part in PARTS if part in split.sizes))
         files.write_json(run.environment, machine.environment())
         files.write_json(stamp, source)
     files.write_text(run.config, to_toml(settings))
