@@ -46,7 +46,8 @@ def evaluate(model: str, source: str | None, part: Part | None, predictions: Pat
         if part == "test" and not path.exists():
             raise ArtifactError(
                 f"'{candidate.name}' has not met the test images, and each look at them counts",
-                hint="torchstone judge looks, and the ledger counts it; until then evaluate on val",
+                hint=f"torchstone judge {data.run.root} onnx --max-drop 1 gives it a figure on test, and counts the "
+                "look; until then evaluate on val",
             )
         images = data.sets(artifact, part)[part]
         found = predict.predict(candidate, data.split, part, images, path)
