@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torchstone.core.artifact import identified
 from torchstone.core.errors import ChainError
 from torchstone.core.values import Candidate
 from torchstone.runtimes import open_artifact
+from torchstone.runtimes.openvino import import_openvino
 from torchstone.stages.read import Data
 
 
@@ -87,13 +89,14 @@ def test_val_is_seen_only_where_a_choice_is_made() -> None:
     assert wants == {"int8": False, "int8:max_drop=1": True, "finetune": True}
 
 
+both_back_ends = pytest.mark.parametrize(("form", "target"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+
+
 def spoilt(baseline: Candidate, data: Data, form: str, place: Path) -> Any:
     """The artifact with one channel of the first convolution a thousand times as large, which the layer after it makes
     up for: the same answers in floating point, and ranges in which INT8 sees nothing of the other channels."""
     import onnx
     from onnx import numpy_helper
-
-    from torchstone.runtimes.openvino import import_openvino
 
     place.mkdir()
     model = onnx.load(str(made("onnx", baseline, data).artifact.directory / "model.onnx"))
@@ -110,14 +113,11 @@ def spoilt(baseline: Candidate, data: Data, form: str, place: Path) -> Any:
     scale(second.input[1], 1, 0.001)
     path = place / "model.onnx"
     onnx.save(model, str(path))
-    if form == "openvino":
-        openvino = import_openvino()
-        openvino.save_model(openvino.convert_model(path), place / "model.xml", compress_to_fp16=False)
-        path.unlink()
-    return identified(made(form, baseline, data).artifact, place)
+    spoilt_one = identified(made("onnx", baseline, data).artifact, place)
+    return converted(spoilt_one, form, place.with_name("converted"), baseline, data)
 
 
-@pytest.mark.parametrize(("form", "target"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+@both_back_ends
 def test_the_layers_that_break_it_go_back_and_are_named(
     form: str, target: str, baseline: Candidate, data: Data, tmp_path: Path
 ) -> None:
@@ -171,8 +171,23 @@ def leaning(baseline: Candidate, data: Data, place: Path) -> Any:
     return identified(whole, place)
 
 
-def test_biases_make_up_for_weights_that_round_one_way(baseline: Candidate, data: Data, tmp_path: Path) -> None:
-    artifact = leaning(baseline, data, tmp_path / "leaning")
+def converted(artifact: Any, form: str, place: Path, baseline: Candidate, data: Data) -> Any:
+    """An ONNX artifact, in another format where it is asked for."""
+    if form == "onnx":
+        return artifact
+    openvino = import_openvino()
+    place.mkdir()
+    model = openvino.convert_model(artifact.directory / "model.onnx")
+    openvino.save_model(model, place / "model.xml", compress_to_fp16=False)
+    return identified(made(form, baseline, data).artifact, place)
+
+
+@both_back_ends
+def test_biases_make_up_for_weights_that_round_one_way(
+    form: str, target: str, baseline: Candidate, data: Data, tmp_path: Path
+) -> None:
+    back_end = importlib.import_module(f"torchstone.compress.int8.{target}")
+    artifact = converted(leaning(baseline, data, tmp_path / "leaning"), form, tmp_path / "converted", baseline, data)
     pixels = data.sets(artifact, "calib")["calib"].images(slice(0, 60))
     expected = open_artifact(artifact)(pixels)["logits"].mean(axis=0)
     shifted = {}
@@ -188,8 +203,12 @@ def test_biases_make_up_for_weights_that_round_one_way(baseline: Candidate, data
     assert shifted["fast"] < 0.3 * shifted["none"], shifted
 
 
-def test_a_layer_in_floating_point_keeps_its_bias(baseline: Candidate, data: Data, tmp_path: Path) -> None:
-    artifact = leaning(baseline, data, tmp_path / "leaning")
+@both_back_ends
+def test_a_layer_in_floating_point_keeps_its_bias(
+    form: str, target: str, baseline: Candidate, data: Data, tmp_path: Path
+) -> None:
+    back_end = importlib.import_module(f"torchstone.compress.int8.{target}")
+    artifact = converted(leaning(baseline, data, tmp_path / "leaning"), form, tmp_path / "converted", baseline, data)
     pixels = data.sets(artifact, "calib")["calib"].images(slice(0, 60))
     with back_end.Quantiser(artifact, pixels, registry.steps.get("int8").Config()) as quantiser:
         quantiser.write(tmp_path, quantiser.layers)

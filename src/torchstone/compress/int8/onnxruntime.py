@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchstone.compress.int8 import bias
+from torchstone.compress.int8 import bias_onnx
 from torchstone.core import machine
 from torchstone.core.values import Artifact
 
@@ -63,13 +63,13 @@ class Quantiser:
                 source = self._prepared.with_name("corrected.onnx")
                 self._biases.write(source, floating)
             self._quantise(source, out_dir / "model.onnx", floating)
-            bias.free_logits(out_dir / "model.onnx")
+            bias_onnx.free_logits(out_dir / "model.onnx")
 
-    def _corrections(self) -> bias.Biases:
+    def _corrections(self) -> bias_onnx.Biases:
         """Biases for the weights as they are when every layer is quantised."""
         whole = self._prepared.with_name("whole.onnx")
         self._quantise(self._prepared, whole, ())
-        return bias.Biases(self._prepared, whole, self._pixels, self._artifact.input.name)
+        return bias_onnx.Biases(self._prepared, whole, self._pixels, self._artifact.input.name)
 
     def _quantise(self, source: Path, target: Path, floating: Collection[str]) -> None:
         from onnxruntime import quantization

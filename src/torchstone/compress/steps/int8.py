@@ -24,7 +24,8 @@ class Int8(Step):
 
     ``@onnxruntime``: QDQ with unsigned activations and signed weights per channel, the only layout that is fast on
     x86. ``@openvino``: NNCF, whose ``performance`` preset is symmetric and whose ``mixed`` keeps activations
-    asymmetric (slower, sometimes more accurate). Both calibrate by minimum and maximum unless asked otherwise.
+    asymmetric (slower, sometimes more accurate). Both calibrate by minimum and maximum unless asked otherwise, correct
+    biases for what rounded weights add to a layer's mean output, and leave the logits in floating point.
 
     ``int8:max_drop=0.3`` puts layers back to floating point, the most sensitive first, until no more than 0.3 points of
     top-1 on val are lost against the model before this step, and names them. That is a choice made on val: whether the
