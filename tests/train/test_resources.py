@@ -77,7 +77,7 @@ def test_a_training_that_goes_on_keeps_what_was_seen_before(tmp_path: Path) -> N
     assert first == tables.read(path)[0]["seconds"].to_list()[: len(first)]
     fitted(tmp_path / "checkpoints", Resources(path), Busy())
     seconds = tables.read(path)[0]["seconds"].to_list()
-    assert len(seconds) > len(first) > 3
+    assert len(seconds) > len(first) > 0
     assert seconds[: len(first)] == first
     assert seconds == sorted(seconds)
 
