@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -249,6 +250,28 @@ def seconds_of(duration: str) -> float:
     if found is None:
         raise ValueError("a time is a number with s, m or h behind it, such as 20m")
     return float(found["number"]) * UNITS[found["unit"]]
+
+
+def command_line(value: Settings, verb: str) -> str:
+    """What is typed for a training with these settings (``torchstone VERB …``), wherever they came from."""
+    aside = {"schema_version", "data", *JUDGING, *SEARCHING}
+    words = ["torchstone", verb, value.data]
+    for name, content in value.model_dump(mode="json", exclude=aside, exclude_defaults=True).items():
+        if name == "set":
+            words += [word for option, one in content.items() for word in ("--set", f"{option}={_typed(one)}")]
+        elif content is True:
+            words.append(f"--{flag(name)}")
+        else:
+            each = content if isinstance(content, list) else [content]
+            words += [word for one in each for word in (f"--{flag(name)}", _typed(one))]
+    return shlex.join(words)
+
+
+def _typed(content: Any) -> str:
+    """A value as the command line takes it."""
+    if isinstance(content, list | tuple):
+        return ",".join(map(str, content))
+    return "none" if content is None else str(content)
 
 
 def to_toml(value: Settings) -> str:

@@ -117,7 +117,7 @@ class Watching(Observer):
         self.logits = epoch.logits
         return {"watched": 1.0}
 
-    def end(self, best_epoch: int) -> None:
+    def end(self, best_epoch: int, answers: NDArray[np.float32]) -> None:
         self.seen.append("end")
 
 

@@ -399,7 +399,7 @@ def test_the_history_says_what_was_seen(parts: dict[str, ImageSet], tmp_path: Pa
             self.epochs.append(epoch)
             return {"mine": 2.0 * epoch.number}
 
-        def end(self, best_epoch: int) -> None:
+        def end(self, best_epoch: int, answers: Any) -> None:
             self.ended = best_epoch
 
     watching = Watching()

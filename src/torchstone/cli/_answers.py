@@ -14,8 +14,10 @@ from torchstone.core import files
 from torchstone.core.run import Run
 from torchstone.core.values import METRICS, SEVERITIES, Artifact, Candidate, Finding
 from torchstone.core.verdict import CandidateVerdict, MetricResult, SpeedResult, Verdict
+from torchstone.report import wording
 
 if TYPE_CHECKING:
+    from torchstone.config import Settings
     from torchstone.judge.differences import Mismatch
     from torchstone.stages.audit import Audit
     from torchstone.stages.search import Found
@@ -136,9 +138,11 @@ MARKS = {"error": "[red]✗[/red]", "warning": "[yellow]![/yellow]", "info": "[g
 
 
 def _print_findings(found: Sequence[Finding], out: Any) -> None:
-    """The worst first, each with what to do."""
-    for finding in sorted(found, key=lambda finding: finding.grave):
-        out.print(f"{MARKS[finding.severity]} [bold]{finding.check}[/bold]  ", end="")
+    """The worst first, each with what to do, and below it what only follows from it."""
+    graves = {finding.check: finding.grave for finding in found if finding.follows is None}
+    for finding in sorted(found, key=lambda finding: graves.get(finding.follows or finding.check, finding.grave)):
+        mark = "    and so" if finding.follows else MARKS[finding.severity]
+        out.print(f"{mark} [bold]{finding.check}[/bold]  ", end="")
         out.print(finding.message, markup=False, highlight=False, soft_wrap=True)
         if finding.hint:
             out.print(f"    hint: {finding.hint}", markup=False, highlight=False, soft_wrap=True)
@@ -181,44 +185,43 @@ def audit(found: Audit, json: bool) -> int:
     return code
 
 
-def artifact(made: Artifact, json: bool) -> int:
-    """Where the trained model lies, how good it looks on val, and what the coach says of its training."""
-    best, noticed = _best_val_top1(made), _of_training(made.directory)
+def artifact(made: Artifact, settings: Settings, json: bool) -> int:
+    """Where the trained model lies, how good it looks on val, what the coach says of its training, and what to type
+    next."""
+    from torchstone.stages.next_steps import after_training
+
+    noticed = _of_training(made.directory)
+    top1, interval, told = _on_val(made)
+    steps = after_training(made, noticed, settings)
     if json:
+        answer = {**made.model_dump(mode="json"), "directory": str(made.directory), "val_top1": top1}
         rows = [finding.model_dump(mode="json") for finding in noticed]
-        print_json(
-            {**made.model_dump(mode="json"), "directory": str(made.directory), "val_top1": best, "findings": rows}
-        )
+        print_json({**answer, "val_top1_interval": interval, "findings": rows, "next": [vars(step) for step in steps]})
         return 0
     out = stdout()
     _print_findings(noticed, out)
-    shown = "" if best is None else f", {best:.2f} % top-1 on {_val(made)}"
-    out.print(f"{made.architecture}, {made.size_mb:.2f} MB{shown}", highlight=False, soft_wrap=True)
+    out.print(f"{made.architecture}, {made.size_mb:.2f} MB{told}", highlight=False, soft_wrap=True)
     out.print(f"artifact {made.directory}", highlight=False, soft_wrap=True)
     if (page := made.directory / "training.html").exists():
         out.print(f"page     {page}", highlight=False, soft_wrap=True)
-    out.print(
-        f"next: torchstone compress {made.directory.parent.parent} int8@openvino", highlight=False, soft_wrap=True
-    )
+    out.print(f"next: {steps[0].command}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-def _best_val_top1(made: Artifact) -> float | None:
-    """That of the epoch whose weights were kept; None where it was not trained."""
+def _on_val(made: Artifact) -> tuple[float | None, tuple[float, float] | None, str]:
+    """Top-1 of the kept weights on val, its interval, and both as they are printed: how many images the figure rests on,
+    and after which epoch. Nothing of an artifact that was not trained; no interval of one taken out of its run."""
     from torchstone.train import history
 
-    return history.read(made.directory).best["val_top1"] if (made.directory / "history.parquet").exists() else None
-
-
-def _val(made: Artifact) -> str:
-    """'24 val images, after epoch 1 of 3': how many images a figure rests on, and which weights were kept."""
-    from torchstone.train import history
-
-    run = Run(made.directory.parent.parent)
-    known = (run.data / "split.json").exists()  # not of an artifact that was taken out of its run
+    if not (made.directory / "history.parquet").exists():
+        return None, None, ""
     stored = history.read(made.directory)
-    images = f"{run.split().sizes['val']:,} val images" if known else "val"
-    return f"{images}, after epoch {stored.best_epoch} of {len(stored.table)}"
+    top1 = stored.best["val_top1"]
+    run = Run(made.directory.parent.parent)
+    images = run.split().sizes["val"] if (run.data / "split.json").exists() else None
+    interval = stored.interval(images) if images else None
+    seen = f"{images:,} val images ({wording.between(interval)})" if images and interval else "val"
+    return top1, interval, f", {top1:.2f} % top-1 on {seen}, after epoch {stored.best_epoch} of {len(stored.table)}"
 
 
 def search(found: Found, json: bool) -> int:
@@ -347,9 +350,11 @@ def evaluation(found: dict[str, Any], json: bool) -> int:
     out = stdout()
     out.print(f"{found['model']} in {found['runtime']}, {found['images']:,} images ({found['part']})", highlight=False)
     titles = {"weighted_f1": "weighted F1", "balanced_accuracy": "balanced accuracy", "top5": "top-5", **METRICS}
+    low, high = found["top1_interval"]
     for name in ("top1", "top5", "macro_f1", "weighted_f1", "balanced_accuracy", "auroc", "ece"):
         if name in found:
-            out.print(f"  {titles[name]:18} {100 * found[name]:6.2f} %", highlight=False)
+            beside = f"  (95 %: {100 * low:.1f} to {100 * high:.1f})" if name == "top1" else ""
+            out.print(f"  {titles[name]:18} {100 * found[name]:6.2f} %{beside}", highlight=False)
     out.print(f"  {'size':18} {found['size_mb']:6.2f} MB", highlight=False)
     out.print(f"  {'latency, batch 1':18} {found['latency_ms']:6.2f} ms", highlight=False)
     out.print(f"  {'latency, batch 32':18} {found['latency_32_ms']:6.2f} ms", highlight=False)

@@ -29,4 +29,4 @@ def command(given: dict[str, Any], config: Path | None, json: bool, *, find_lr: 
         return _answers.rate(*find_rate(chosen), json)
     artifact = train(chosen)
     first = os.environ.get("RANK", "0") == "0"  # of those that torchrun started: one answers
-    return _answers.artifact(artifact, json) if first else 0
+    return _answers.artifact(artifact, chosen, json) if first else 0

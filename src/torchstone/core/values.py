@@ -74,6 +74,12 @@ class Finding(Value):
         default=(), description="items to be looked at side by side, the one to keep first"
     )
     decision: Decision | None = Field(default=None, description="what a cleaned catalog does with each of the items")
+    tries: tuple[str, ...] = Field(
+        default=(), description="options of the recipe that the hint proposes first, such as lr=0.01"
+    )
+    follows: str | None = Field(
+        default=None, description="the check whose finding explains this one: what to try stands there"
+    )
     evidence: dict[str, Any] = {}
 
     @property

@@ -8,12 +8,17 @@ does not have); the one difference is that a rate of nothing (the recall of a cl
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Rates = NDArray[np.float64]
 CALIBRATION_BINS = 15
 """Of equal width, as in Guo et al. (2017)."""
+LEVEL = 0.95
+"""Of the interval that is printed beside a top-1."""
 
 
 def predicted_classes(scores: ArrayLike) -> NDArray[np.int64]:
@@ -34,6 +39,16 @@ def top1(labels: ArrayLike, predicted: ArrayLike) -> float:
     """Fraction of images whose predicted class is the label."""
     truth, guess = _paired(labels, predicted)
     return float(np.mean(truth == guess))
+
+
+def interval(share: float, images: int, level: float = LEVEL) -> tuple[float, float]:
+    """Within which fractions the top-1 of all such images lies, where ``share`` of ``images`` independent ones are
+    right: the score interval of Wilson (1927), two-sided at ``level``, which also holds where all of few are right."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = share + z * z / (2 * images)
+    reach = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    whole = 1 + z * z / images
+    return max(0.0, (middle - reach) / whole), min(1.0, (middle + reach) / whole)
 
 
 def topk(labels: ArrayLike, scores: ArrayLike, k: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,14 @@ def predict(candidate: Candidate, split: Split, part: Part, images: ImageSet, pa
     if kept is not None:
         return kept
     found = answer(candidate, images, part)
-    header = {**found.header, "split_fingerprint": split.fingerprint}
-    table = tables.frame({"item": list(images.items), "label": found.labels.astype(np.int32), "scores": found.scores})
-    tables.write(path, table, header)
+    store(path, dataclasses.replace(found, header={**found.header, "split_fingerprint": split.fingerprint}))
     return load(path)
+
+
+def store(path: Path, found: Predictions) -> None:
+    """Write predictions as ``load`` reads them."""
+    table = tables.frame({"item": list(found.items), "label": found.labels.astype(np.int32), "scores": found.scores})
+    tables.write(path, table, found.header)
 
 
 def discard_foreign(candidate: Candidate, split: Split, part: Part, path: Path) -> None:

@@ -66,13 +66,16 @@ def errors_of(run: Run, candidates: Sequence[Candidate], catalog: Catalog, verdi
     """The errors of the chosen candidate, or where none was chosen of the one that came nearest; None without
     predictions."""
     comparison = _comparison(run, candidates, verdict)
-    if comparison is None:
-        return None
+    return None if comparison is None else shown(comparison, catalog, candidates[0].artifact.preprocess)
+
+
+def shown(comparison: Comparison, catalog: Catalog, preprocess: Preprocess) -> Errors:
+    """What the template shows of this comparison, its pictures as ``preprocess`` makes them."""
     classes = len(catalog.classes)
     subject, baseline = comparison.subject, comparison.baseline
     recalls = mistakes.recalls(comparison, classes)
     lowest = min((min(recall.subject, recall.baseline) for recall in recalls[:RECALL_ROWS]), default=0.0)
-    shown, note = pictures_of(mistakes.worst(comparison, PICTURES), catalog, candidates[0].artifact.preprocess)
+    found, note = pictures_of(mistakes.worst(comparison, PICTURES), catalog, preprocess)
     return Errors(
         name=comparison.name,
         part=comparison.part,
@@ -86,7 +89,7 @@ def errors_of(run: Run, candidates: Sequence[Candidate], catalog: Catalog, verdi
         recalls=recalls[:RECALL_ROWS],
         recall_floor=10 * (min(lowest, 89.9) // 10),
         classes_with_images=len(recalls),
-        pictures=shown,
+        pictures=found,
         note=note,
     )
 

@@ -11,22 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from torchstone.core import files, registry, tables
-from torchstone.core.errors import ArtifactError, MissingPackageError
+from torchstone.core import tables
+from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
 from torchstone.core.values import Artifact, Catalog, Finding
 from torchstone.data import findings as reported
 from torchstone.report import pictures, resources, training_figures
-from torchstone.report.templates import environment
 from torchstone.train import history as histories
 
-PAGE = "training.html"
 PICTURES = 14
 """Images with the highest late losses that are shown."""
 PIXELATED = 64
 """Longest side in pixels up to which an image is enlarged without blur."""
-CURVE = 3
-"""Epochs from which on a curve says more than its numbers."""
+FEW = 3
+"""Epochs below which the numbers are shown beside the curves: they are all that is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +58,10 @@ class Training:
     epochs: int
     best_top1: float
     """On val, in the best epoch."""
+    val_images: int | None
+    """That the figure rests on; None where the split is gone."""
+    interval: tuple[float, float] | None
+    """95 %, of the figure, per cent."""
     best_epoch: int
     """Whose weights were kept."""
     metric: str | None
@@ -67,33 +69,20 @@ class Training:
     seconds: float
     images_per_second: float | None
     waited_share: float | None
-    options: list[tuple[str, str]]
-    """Of the recipe, those that shape the curves."""
     findings: list[Finding]
+    """The gravest first, each before what follows from it."""
     judged: bool
     """Whether the coach has looked at it."""
+    rows: list[dict[str, float]]
+    """Of the history, a dictionary an epoch."""
+    few: bool
+    """Whether there are so few epochs that their numbers say more than a curve."""
     curves: list[Figure]
     layers: list[Figure]
     resources: list[Figure]
     pictures: list[Picture]
     median_loss: float | None
     note: str | None
-
-
-def write(artifact: Artifact, catalog: Catalog) -> Path | None:
-    """Write ``training.html`` beside a trained artifact and return its path; None where it was not trained here."""
-    missing = registry.missing_packages(("jinja2", "matplotlib", "polars"))
-    if missing:
-        raise MissingPackageError("the page of a training", missing)
-    found = training_of(artifact, catalog, "training")
-    if found is None:
-        return None
-    path = artifact.directory / PAGE
-    template = environment().get_template("training_page.html.j2")
-    files.write_text(
-        path, template.render(training=found, artifact=artifact, run=Run(artifact.directory.parents[1]).name)
-    )
-    return path
 
 
 def trainings_of(run: Run, catalog: Catalog) -> list[Training]:
@@ -122,19 +111,23 @@ def training_of(artifact: Artifact, catalog: Catalog, name: str) -> Training | N
     seconds = float(np.nansum(columns["seconds"]))
     shown, median, note = _pictures(directory, catalog)
     judged = (directory / reported.FILE).exists()
+    images = _val_images(directory)
     return Training(
         name=name,
         title=artifact.chain or f"Training of {artifact.architecture}",
         epochs=len(history.table),
         best_top1=_numbers([history.best["val_top1"]])[0],
+        val_images=images,
+        interval=history.interval(images) if images else None,
         best_epoch=history.best_epoch,
         metric=METRICS[artifact.made_by.config.get("recipe", {}).get("metric", "top1")],
         seconds=seconds,
         images_per_second=_median(columns.get("images_per_second")),
         waited_share=_median(columns.get("waited_share")),
-        options=_options(artifact),
-        findings=sorted(reported.load(directory), key=lambda finding: finding.grave),
+        findings=reported.load(directory),
         judged=judged,
+        rows=[{name: values[at] for name, values in columns.items()} for at in range(len(history.table))],
+        few=len(history.table) < FEW,
         curves=_curves(columns, name),
         layers=_layers(directory, name),
         resources=_resources(directory, name),
@@ -156,36 +149,19 @@ def _median(values: Sequence[float] | None) -> float | None:
 METRICS = {
     "top1": None, "loss": "loss", "macro_f1": "macro F1", "balanced_accuracy": "balanced accuracy",
 }  # fmt: skip
-SHAPING = (
-    "epochs",
-    "batch",
-    "optimiser",
-    "lr",
-    "schedule",
-    "weight_decay",
-    "label_smoothing",
-    "augment",
-    "ema",
-    "freeze",
-)
 
 
-def _options(artifact: Artifact) -> list[tuple[str, str]]:
-    """Those of the recipe that shape the curves, with their values; empty for a step of a chain."""
-    recipe = artifact.made_by.config.get("recipe", {})
-    shown = []
-    for name in SHAPING:
-        value = recipe.get(name)
-        if value not in (None, 0, 0.0, [], ()):
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            shown.append((name, f"{value:g}" if isinstance(value, float) else text))
-    return shown
+def _val_images(directory: Path) -> int | None:
+    try:
+        return Run(directory.parents[1]).split().sizes.get("val")
+    except ArtifactError:
+        return None
 
 
 def _curves(columns: dict[str, list[float]], name: str) -> list[Figure]:
     """Loss, top-1, rate and gradient by epoch."""
     epochs = [int(epoch) for epoch in columns["epoch"]]
-    if len(epochs) < CURVE:
+    if len(epochs) < 2:
         return []
     wanted = (
         ("loss", "Loss", "in nats", {"train": "train_loss", "val": "val_loss"}, 200.0),
@@ -211,7 +187,7 @@ def _layers(directory: Path, name: str) -> list[Figure]:
         table, _ = tables.read(directory / "layers.parquet")
     except ArtifactError:
         return []
-    names = list(dict.fromkeys(table["layer"].to_list()))
+    names = list(dict.fromkeys(zip(table["layer"].to_list(), table["kind"].to_list(), strict=True)))
     if not len(table) or len(names) < 2:
         return []
     numbers = table["epoch"].to_list()
@@ -224,7 +200,8 @@ def _layers(directory: Path, name: str) -> list[Figure]:
         lines = {f"epoch {epoch}": _numbers(table.filter(table["epoch"] == epoch)[part].to_list()) for epoch in epochs}
         lines = {label: values for label, values in lines.items() if any(value > 0 for value in values)}
         if lines:
-            svg = training_figures.by_layer(names, lines, f"{name}-layers-{part}", f"{title}, {caption}", usual)
+            titles = [f"{layer} {kind}" if layer.isdigit() else layer or kind for layer, kind in names]
+            svg = training_figures.by_layer(titles, lines, f"{name}-layers-{part}", f"{title}, {caption}", usual)
             drawn.append(Figure(title=title, caption=caption, svg=svg))
     return drawn
 

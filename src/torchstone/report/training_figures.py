@@ -10,10 +10,17 @@ from torchstone.report import svg, wording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-WIDTH, HEIGHT = 420, 220
+WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, BOTTOM, TOP = 48, 62, 40, 14
+POINTS = 12
+"""Epochs up to which each is a point on its line."""
+NAMED = 40
+"""Layers up to which each is named."""
+NAMES, ROW = 132, 17
+"""Pixels for the names of layers, and from one to the next."""
 COLOURS = {"train": svg.ACCENT, "val": svg.SECOND, "median": svg.ACCENT, "largest": svg.SECOND, "rate": svg.ACCENT}
 
 
@@ -36,7 +43,7 @@ def curves(
         for label, values in lines.items():
             colour = COLOURS.get(label, svg.INK)
             finite = [value if math.isfinite(value) else math.nan for value in values]
-            axes.plot(epochs, finite, color=colour)
+            axes.plot(epochs, finite, color=colour, marker="o" if len(epochs) <= POINTS else "", markersize=5)
             known = [value for value in finite if math.isfinite(value)]
             if known:
                 ends.append((known[-1], label, colour))
@@ -56,28 +63,36 @@ def by_layer(
     description: str,
     usual: tuple[float, float] | None = None,
 ) -> str:
-    """A value of each layer, in the network's order, on a logarithmic scale; ``usual`` is drawn as a band. Zeros and
-    what is not finite are gaps."""
+    """A value of each layer, a row each in the network's order, the first on top, on a logarithmic scale; ``usual`` is
+    drawn as a band. Zeros and what is not finite are gaps. Of more than ``NAMED`` layers every so many is named."""
     import matplotlib
+    from matplotlib.ticker import FixedLocator
 
+    row = ROW if len(names) <= NAMED else NAMED * ROW / len(names)
+    head, foot = 24, 26
+    height = head + foot + row * len(names)
     with matplotlib.rc_context(svg.STYLE):
-        figure, axes = _panel()
+        figure = svg.canvas(WIDTH, height)
+        axes = figure.add_axes((NAMES / WIDTH, foot / height, (WIDTH - NAMES - 16) / WIDTH, row * len(names) / height))
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        if usual:
+            axes.axvspan(*usual, color=svg.PASS, alpha=0.12, linewidth=0)
         places = list(range(1, len(names) + 1))
-        ends = []
         colours = (svg.MUTED, svg.ACCENT) if len(lines) > 1 else (svg.ACCENT,)
+        across = NAMES
         for (label, values), colour in zip(lines.items(), colours, strict=True):
             shown = [value if value > 0 and math.isfinite(value) else math.nan for value in values]
-            axes.plot(places, shown, color=colour, marker="o", markersize=4 if len(names) < 30 else 0, linewidth=1.5)
-            known = [value for value in shown if not math.isnan(value)]
-            ends.append((known[-1], label, colour))
-        if usual:
-            axes.axhspan(*usual, color=svg.PASS, alpha=0.12, linewidth=0)
-        axes.set_yscale("log")
-        _decades(axes)
-        axes.set_xlim(0.5, len(names) + 0.5)
-        _layer_ticks(axes, names)
-        figure.text((WIDTH - RIGHT) / WIDTH, 8 / HEIGHT, "layer", ha="right", color=svg.MUTED)
-        svg.label_ends(axes, ends)
+            axes.plot(shown, places, color=colour, marker="o", markersize=min(5, row / 3), linewidth=1.25)
+            figure.text(across / WIDTH, 1 - 12 / height, f"● {label}", color=colour, va="center_baseline")
+            across += 12 + 8 * (len(label) + 2)
+        axes.set_xscale("log")
+        axes.set_ylim(len(names) + 0.5, 0.5)
+        axes.autoscale_view()
+        _decades(axes.xaxis, axes.get_xlim())
+        every = math.ceil(len(names) / NAMED)
+        axes.yaxis.set_major_locator(FixedLocator(places[::every]))
+        axes.set_yticklabels([wording.shortened(one, 20) for one in names[::every]])
         return svg.render(figure, name, description)
 
 
@@ -98,31 +113,20 @@ def _scale(axes: Axes, values: Sequence[float], *, logarithmic: float) -> None:
     positive = [value for value in values if math.isfinite(value) and value > 0]
     if positive and max(positive) > logarithmic * min(positive):
         axes.set_yscale("log")
-        _decades(axes)
+        axes.autoscale_view()
+        _decades(axes.yaxis, axes.get_ylim())
     else:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.autoscale_view()
 
 
-def _decades(axes: Axes) -> None:
+def _decades(axis: Axis, limits: tuple[float, float]) -> None:
     """Few ticks, at powers of ten (1, 2 and 5 of each where there are less than two of these)."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.autoscale_view()
-    low, high = axes.get_ylim()
+    low, high = limits
     wide = high > 50 * low
-    axes.yaxis.set_major_locator(LogLocator(numticks=6) if wide else LogLocator(subs=(1, 2, 5), numticks=6))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _layer_ticks(axes: Axes, names: Sequence[str]) -> None:
-    """The first and the last layer by name."""
-    from matplotlib.ticker import FixedLocator, NullFormatter
-
-    axes.xaxis.set_major_locator(FixedLocator([1, len(names)]))
-    axes.set_xticklabels([wording.shortened(names[0], 22), wording.shortened(names[-1], 22)])
-    axes.xaxis.get_majorticklabels()[0].set_horizontalalignment("left")
-    axes.xaxis.get_majorticklabels()[-1].set_horizontalalignment("right")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(numticks=6) if wide else LogLocator(subs=(1, 2, 5), numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

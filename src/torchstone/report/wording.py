@@ -88,6 +88,11 @@ def per_cent(value: float | None, digits: int = 2) -> str:
     return fixed(value, digits)
 
 
+def between(interval: tuple[float, float]) -> str:
+    """Both ends of a 95 % interval of per cent: ``95 %: 79.8 to 99.3``."""
+    return f"95 %: {fixed(interval[0], 1)} to {fixed(interval[1], 1)}"
+
+
 def level(value: float) -> str:
     """A confidence level: 0.975 → ``97.5 %``."""
     return f"{value * 100:.4g} %"

@@ -66,6 +66,7 @@ def evaluate(model: str, source: str | None, part: Part | None, predictions: Pat
         "size_mb": artifact.size_mb,
         **speed,
         **figures,
+        "top1_interval": metrics.interval(figures["top1"], len(found)),
         "recall": dict(zip(artifact.classes, (float(value) for value in metrics.recall(matrix)), strict=True)),
         "confusion": matrix.tolist(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torchstone.data import catalog as catalogs
 from torchstone.data import findings as reported
 from torchstone.data import split as splits
 from torchstone.data.cache import open_images, set_limit
+from torchstone.data.findings import count_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +58,23 @@ def read(settings: Settings) -> Data:
         for finding in noticed:
             if finding.severity != "info":
                 console.say(f"{finding.severity}: {finding.message}")
+        if notes := [finding for finding in noticed if finding.severity == "info"]:
+            named = "; ".join(_in_short(finding.message) for finding in notes)
+            console.say(f"{count_of(len(notes), 'note')} ({named}): {hint} shows them")
         console.say("images: " + ", ".join(f"{split.sizes[part]:,} {part}" for part in PARTS if part in split.sizes))
         files.write_json(run.environment, machine.environment())
         files.write_json(stamp, source)
     files.write_text(run.config, to_toml(settings))
     return opened(run)
+
+
+NOTE = 70
+"""Characters of a note in the one line that names all of them."""
+
+
+def _in_short(message: str) -> str:
+    """The beginning of a message, whole words of it."""
+    return textwrap.shorten(message.partition(";")[0], NOTE, placeholder=" …")
 
 
 def prepare(source: str, directory: Path, *, previous: Path | None = None, **options: Any) -> tuple[Catalog, Split]:

@@ -6,12 +6,14 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchstone.config import Settings
+from torchstone.config import Settings, command_line
 from torchstone.core import console, files, registry, tables
 from torchstone.core.errors import ConfigError, MissingPackageError, UserError
 from torchstone.core.values import Artifact
 from torchstone.data.cache import set_limit
-from torchstone.report import training
+from torchstone.data import findings
+from torchstone.report import training_page
+from torchstone.stages import next_steps
 from torchstone.stages.read import Data, opened, read
 
 if TYPE_CHECKING:
@@ -48,9 +50,18 @@ def trained(settings: Settings, data: Data) -> Artifact:
     stage.check(request)
     followed = tracking.observers(settings.track, data.run.tracking, data.run.name, request.model_dump(mode="json"))
     made = stage.train(request, data.catalog, data.split, data.run, observers=followed)
-    if distributed.here().first and not (made.directory / training.PAGE).exists():
-        training.write(made, data.catalog)
+    if distributed.here().first and not (made.directory / training_page.PAGE).exists():
+        _write_page(made, settings, data)
     return made
+
+
+def _write_page(made: Artifact, settings: Settings, data: Data) -> None:
+    told = training_page.Told(
+        base=base_of(settings, data),
+        command=command_line(settings, "train"),
+        steps=next_steps.after_training(made, findings.load(made.directory), settings),
+    )
+    training_page.write(made, data.catalog, data.split, told)
 
 
 def standing(settings: Settings) -> Artifact | None:

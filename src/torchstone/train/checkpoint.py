@@ -19,7 +19,7 @@ import torch
 from torchstone.core import console, files
 from torchstone.core.errors import ArtifactError, StorageError, from_os_error
 
-FORMAT = 1
+FORMAT = 2
 TENSOR = "tensor:"
 """Stands in the JSON file for a tensor of this name."""
 NUMBER = "number:"

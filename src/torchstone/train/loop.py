@@ -104,9 +104,10 @@ def fit(
         raise error.traced(state) from None
     job.ranks.as_the_first(None)  # until it has written the last checkpoint
     if progress.epoch:
-        model.network.load_state_dict(store.best(progress.best_step)["network"])
-    for observer in state.observers:
-        observer.end(progress.best_epoch)
+        kept = store.best(progress.best_step)
+        model.network.load_state_dict(kept["network"])
+        for observer in state.observers:
+            observer.end(progress.best_epoch, kept["answers"].numpy())
     model.cpu().eval()
     return progress
 
@@ -221,7 +222,9 @@ def _close_epoch(state: State, store: Store) -> None:
         if scored > progress.best:
             progress.best, progress.best_epoch, progress.best_step = scored, progress.epoch, state.number
             if job.ranks.first:
-                store.save_best(state.number, {"network": network.state_dict()})
+                store.save_best(
+                    state.number, {"network": network.state_dict(), "answers": torch.from_numpy(logits)}
+                )
         for observer in state.observers:
             told = Epoch(number=progress.epoch, row=row, logits=logits, labels=job.val.labels)
             row.update(observer.epoch(told) or {})

@@ -86,8 +86,9 @@ class Observer:
         through it in ``parts``; the weights are still those before the step. Other processes are no longer there.
         Returns where it began, for the error's message, if it can tell; what it raises is passed over."""
 
-    def end(self, best_epoch: int) -> None:
-        """After the last epoch, with the network at its best one. Not called when a training is interrupted."""
+    def end(self, best_epoch: int, answers: NDArray[np.float32]) -> None:
+        """After the last epoch, with the network at its best one. ``answers``, float32[n, classes], are the logits on
+        val by which that one was chosen. Not called when a training is interrupted."""
 
     def broken_off(self, error: BaseException) -> None:
         """Instead of ``end``: the training was stopped (a KeyboardInterrupt, say) or failed. It may go on later, from

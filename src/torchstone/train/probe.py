@@ -128,7 +128,7 @@ def fit(
         observer.step(step)
         row.update(observer.epoch(Epoch(number=1, row=row, logits=found.logits, labels=val.labels)) or {})
     for observer in observers:
-        observer.end(1)
+        observer.end(1, found.logits)
     model.cpu().eval()
     console.say(
         f"head on frozen features  loss {row['train_loss']:.3f}  val loss {row['val_loss']:.3f}  "

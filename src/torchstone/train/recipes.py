@@ -108,10 +108,10 @@ def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        meaning = _meaning(name)
+        meant = meaning(name)
         raise ConfigError(
             f"{name} = {given.get(name, first['input'])!r} is refused: {first['msg'].lower()}",
-            hint=f"{name}: {meaning}" if meaning else None,
+            hint=f"{name}: {meant}" if meant else None,
         ) from None
 
 
@@ -134,7 +134,7 @@ def described(recipe: str) -> str:
     summary, _, reasons = inspect.cleandoc(NAMED[root].__doc__ or "").partition("\n")
     lines = [f"# {root}. {summary}", *(f"# {line}".rstrip() for line in reasons.splitlines()), f'{BASE} = "{root}"', ""]
     values = {name: f"{name} = {toml_value(getattr(found, name))}" for name in OPTIONS}
-    lines += [f"{text:<{MARGIN}}  # {_meaning(name)}" for name, text in values.items()]
+    lines += [f"{text:<{MARGIN}}  # {meaning(name)}" for name, text in values.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -164,12 +164,15 @@ def short(value: Any) -> str:
     """The value of an option as a person reads it: three significant digits."""
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, tuple | list):
         return "+".join(map(str, value)) or "none"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _meaning(name: str) -> str:
+def meaning(name: str) -> str:
+    """What an option does, in a few words."""
     return Recipe.model_fields[name].description or ""
 
 

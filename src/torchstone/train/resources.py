@@ -73,17 +73,20 @@ class Resources(Observer):
             weakref.finalize(self, self._over.set)
             threading.Thread(target=_watch, args=(weakref.ref(self), self._over), name="resources", daemon=True).start()
 
-    def end(self, best_epoch: int) -> None:
+    def end(self, best_epoch: int, answers: NDArray[np.float32]) -> None:
+        self._finish()
+
+    def broken_off(self, error: BaseException) -> None:
+        if self._look is not None:
+            self._finish()
+
+    def _finish(self) -> None:
         self._over.set()
         with self._guarded():
             self.look()
         with self._guarded():
             self._close()
         self._write()
-
-    def broken_off(self, error: BaseException) -> None:
-        if self._look is not None:
-            self.end(0)
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -22,7 +22,9 @@ from torchstone.core import tables
 from torchstone.core.values import Finding
 from torchstone.data import findings
 from torchstone.data.sampling import class_weights
+from torchstone.evaluate import predict
 from torchstone.train import coach
+from torchstone.train import history as histories
 from torchstone.train.coach import Broken, Layer, Record, Suspect
 from torchstone.train.device import arithmetic, autocast
 from torchstone.train.modes import judging
@@ -93,6 +95,8 @@ class Telemetry(Observer):
         self.broken: Broken | None = None
         """Where the training stopped being numbers."""
         self._rows: list[dict[str, float]] = []
+        self._answers: NDArray[np.float32] | None = None
+        """Logits on val of the weights that were kept."""
 
     def begin(self, job: Job) -> None:
         self._job = job
@@ -198,7 +202,8 @@ class Telemetry(Observer):
         self.broken = Broken(epoch=epoch + 1, batch=batch + 1, what=what, where=where, fault=fault)
         return where
 
-    def end(self, best_epoch: int) -> None:
+    def end(self, best_epoch: int, answers: NDArray[np.float32]) -> None:
+        self._answers = answers
         late = self._late_losses()
         known = np.flatnonzero(np.isfinite(late))
         worst = known[np.argsort(-late[known], kind="stable")][:SUSPECTS]
@@ -249,7 +254,8 @@ class Telemetry(Observer):
 
     def keep(self, directory: Path, best_epoch: int = 0) -> list[Finding]:
         """Ask the coach, and write what it says and what the training page draws into ``directory``: ``findings.json``,
-        ``layers.parquet`` (a row a layer and epoch), ``images.parquet`` (the highest late losses)."""
+        ``layers.parquet`` (a row a layer and epoch), ``images.parquet`` (the highest late losses), ``answers.parquet``
+        (what the kept weights answered on val, as ``evaluate.predict`` stores it)."""
         record = self.record(best_epoch)
         found = coach.diagnose(record)
         findings.store(directory, found)
@@ -270,6 +276,12 @@ class Telemetry(Observer):
         }
         median = None if math.isnan(record.typical_loss) else record.typical_loss
         tables.write(directory / IMAGES, tables.frame(suspects), {"median_loss": median})
+        if self._answers is not None:
+            val, header = self._job.val, {"part": "val", "kind": "logits", "epoch": best_epoch}
+            answers = predict.Predictions(
+                items=np.asarray(val.items), labels=val.labels, scores=self._answers, header=header
+            )
+            predict.store(directory / histories.ANSWERS, answers)
         return found
 
     def state(self) -> dict[str, Any]:

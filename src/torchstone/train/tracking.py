@@ -102,7 +102,7 @@ class Tracking(Observer):
         if epoch.number % every == 0:
             self._layers.append((last, _weights(self._job.model.network)))
 
-    def end(self, best_epoch: int) -> None:
+    def end(self, best_epoch: int, answers: NDArray[np.float32]) -> None:
         self._tell()
         if not self._tracks:
             return

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     from torchstone.train.recipe import Recipe
 
-__all__ = ["Broken", "Layer", "Record", "Suspect", "diagnose", "title"]
+__all__ = ["SYMPTOMS", "Broken", "Layer", "Record", "Suspect", "diagnose", "of_the_model", "title"]
 
-SYMPTOMS = ("never_predicted", "plateau", "under_fitting")
+SYMPTOMS = ("plateau", "under_fitting", "never_predicted")
 """What a rate or a network that is wrong also looks like."""
+BESIDE = ("compute_bound", "data_bound", "small_val")
+"""What speaks of the training's speed and of its measure, and not of what the network has learned."""
 FEW = 3
 """Epochs below which a curve says nothing: a smoke run is not a bad training."""
 
@@ -144,8 +146,40 @@ def title(check: str) -> str:
     return named or check.replace("_", " ").capitalize()
 
 
+def of_the_model(finding: Finding) -> bool:
+    """Whether a finding is a reason to train again before anything is built on this model."""
+    return finding.severity != "info" and finding.check not in BESIDE
+
+
 def diagnose(record: Record) -> list[Finding]:
-    """What every check says of this training: the gravest first, causes before what may only follow from them."""
+    """What every check says of this training: the gravest first, each followed by what it explains (``Finding.follows``,
+    without a hint of its own: what is to be tried is said once). A check names in ``explains``, where it has that, the
+    checks whose findings only follow from its own; the relation runs one way and reaches on."""
     checks = registry.training_checks
-    found = [finding for name in checks.names() for finding in checks.ready(name).run(record)]
-    return sorted(found, key=lambda finding: (finding.grave, finding.check in SYMPTOMS))
+    found = {name: checks.ready(name).run(record) for name in checks.names()}
+    found = {name: findings for name, findings in found.items() if findings}
+    direct = {name: set(getattr(checks.get(name), "explains", ())) & found.keys() for name in found}
+    reached = {name: _reached(name, direct) for name in found}
+
+    def of_its_own(name: str) -> bool:
+        return not any(name in others and cause not in reached[name] for cause, others in reached.items())
+
+    roots = sorted(filter(of_its_own, found), key=lambda name: (found[name][0].grave, name in SYMPTOMS))
+    told: list[Finding] = []
+    left = set(found) - set(roots)
+    for root in roots:
+        told += found[root]
+        its = sorted(left & reached[root], key=lambda name: (name in SYMPTOMS, -len(reached[name]), name))
+        told += [one.model_copy(update={"follows": root, "hint": None, "tries": ()}) for name in its for one in found[name]]
+        left -= reached[root]
+    return told
+
+
+def _reached(name: str, direct: Mapping[str, set[str]]) -> set[str]:
+    """What follows from ``name``, however far."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        waiting += direct[waiting.pop()] - found
+        found |= set(waiting)
+    return found - {name}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchstone.core.values import Finding
 from torchstone.train.coach import FEW, Layer, Record
+
+USUAL = 0.01
+"""Of the weights: the longest step that is usual in the median layer."""
 
 
 def short(record: Record) -> bool:
@@ -43,8 +47,20 @@ def rate(value: float) -> str:
     return f"{value:.2g}"
 
 
-def warn(check: str, message: str, hint: str, **evidence: object) -> list[Finding]:
-    """The one warning of a check. What is no number becomes None: JSON has no other word for it."""
+def lower(record: Record) -> str:
+    """The rate that is proposed where it is too high, the same by every check: a tenth, or less where the steps are
+    known to be even longer than that."""
+    updates = usual_update(record)
+    length = float(np.nanmax(updates, initial=0.0))
+    return rate(record.recipe.lr * (min(0.1, USUAL / length) if length else 0.1))
+
+
+def warn(check: str, message: str, hint: str, *, tries: Sequence[str] = (), **evidence: object) -> list[Finding]:
+    """The one warning of a check. Its hint begins with ``tries``, options of the recipe. What is no number becomes None:
+    JSON has no other word for it."""
     numbers = {name: None if isinstance(value, float) and not math.isfinite(value) else value
                for name, value in evidence.items()}  # fmt: skip
-    return [Finding(check=check, severity="warning", message=message, hint=hint, evidence=numbers)]
+    hint = " ".join(f"--set {option}" for option in tries) + hint
+    return [
+        Finding(check=check, severity="warning", message=message, hint=hint, tries=tuple(tries), evidence=numbers)
+    ]

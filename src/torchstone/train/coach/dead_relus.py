@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from torchstone.core.values import Finding
-from torchstone.train.coach import Record
-from torchstone.train.coach._curves import most, rate, warn
+from torchstone.train.coach import SYMPTOMS, Record
+from torchstone.train.coach._curves import lower, most, warn
 
 DEAD = 0.6
 """Share of a layer's units. A healthy LeNet-5 on the digits has 0.35 in its first dense layer."""
@@ -20,6 +20,7 @@ class DeadRelus:
     """Layers in which no gradient reached a large part of the units for hundreds of images."""
 
     requires: ClassVar[tuple[str, ...]] = ()
+    explains: ClassVar[tuple[str, ...]] = ("rate_too_low", *SYMPTOMS)
     title: ClassVar[str] = "Dead ReLUs"
 
     def run(self, context: Record) -> list[Finding]:
@@ -39,7 +40,8 @@ class DeadRelus:
             f"units that no gradient reaches any more: {most(dead)}"
             + ("; all layers before are cut off with it" if blocking and blocking[-1] > 0 else "")
             + ". Their ReLU puts out zero for every image, usually since a step that was too long",
-            f"--set lr={rate(context.recipe.lr / 5)} with a longer --set warmup=0.2; a network with batch norms, or "
-            "other initial weights (--set init=kaiming)",
+            ": a lower rate, and a longer warm-up; a network with batch norms, or other initial weights "
+            "(--set init=kaiming)",
+            tries=(f"lr={lower(context)}", "warmup=0.2"),
             layers={layer.name: share for layer, share in dead[:10]},
         )

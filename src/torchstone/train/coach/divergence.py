@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from torchstone.core.values import Finding
-from torchstone.train.coach import Record
-from torchstone.train.coach._curves import rate, short, warn
+from torchstone.train.coach import SYMPTOMS, Record
+from torchstone.train.coach._curves import lower, short, warn
 
 WORSE = 0.2
 """Of what guessing leaves open: by so much the loss of training ends above its lowest."""
@@ -20,6 +20,7 @@ class Divergence:
     """The loss of training ends far above its lowest, or was far above that of guessing."""
 
     requires: ClassVar[tuple[str, ...]] = ()
+    explains: ClassVar[tuple[str, ...]] = ("dead_relus", *SYMPTOMS)
 
     def run(self, context: Record) -> list[Finding]:
         if short(context):
@@ -38,11 +39,12 @@ class Divergence:
         if wild:
             seen.append(f"was {losses[high]:.3g} in epoch {high + 1}, where guessing gives {context.guessing:.3g}")
         warmup = max(0.2, min(0.5, 2 * recipe.warmup))
-        clip = "" if recipe.clip and recipe.clip <= 1 else ", --set clip=1"
+        clip = () if recipe.clip and recipe.clip <= 1 else ("clip=1",)
         return warn(
             "divergence",
             f"the loss of training {' and '.join(seen)}: the steps lead away from what was learned",
-            f"--set lr={rate(recipe.lr / 10)}{clip}, or a longer --set warmup={warmup:g}",
+            f", or a longer --set warmup={warmup:g}",
+            tries=(f"lr={lower(context)}", *clip),
             lowest=float(losses[low]),
             lowest_epoch=low + 1,
             highest=float(losses[high]),

@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from torchstone.core.values import Finding
-from torchstone.train.coach import Record
-from torchstone.train.coach._curves import rate, warn
+from torchstone.train.coach import SYMPTOMS, Record
+from torchstone.train.coach._curves import lower, warn
 
 LARGE = 100.0
 """Norm of the whole gradient, in the median step of an epoch; usual are 0.1 to 10."""
@@ -18,6 +18,7 @@ class ExplodingGradients:
     """The gradient's norm is in the hundreds; the layers in which it is largest."""
 
     requires: ClassVar[tuple[str, ...]] = ()
+    explains: ClassVar[tuple[str, ...]] = ("divergence", "dead_relus", *SYMPTOMS)
 
     def run(self, context: Record) -> list[Finding]:
         norms = context.curve("gradient")
@@ -32,14 +33,15 @@ class ExplodingGradients:
             for size, layer in by_layer[:3]
         )
         recipe = context.recipe
-        clip = "--set clip=1" if not recipe.clip or recipe.clip > 1 else f"--set lr={rate(recipe.lr / 10)}"
+        option = "clip=1" if not recipe.clip or recipe.clip > 1 else f"lr={lower(context)}"
         return warn(
             "exploding_gradients",
             f"the norm of the gradient was {norms[at]:.3g} in the median step of epoch {at + 1} (usual: 0.1 to 10)"
             + (f", largest for a weight in {named}" if named else "")
             + ": an error is multiplied from layer to layer",
-            f"{clip}; a longer warm-up (--set warmup=0.2); a network with batch norms, or other initial weights "
+            "; a longer warm-up (--set warmup=0.2); a network with batch norms, or other initial weights "
             "(--set init=kaiming)",
+            tries=(option,),
             norm=float(norms[at]),
             epoch=at + 1,
             largest=float(np.nanmax(context.curve("gradient_largest"), initial=0.0)),

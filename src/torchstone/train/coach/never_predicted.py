@@ -31,7 +31,8 @@ class NeverPredicted:
             return []
         answered = np.flatnonzero(found)
         names = name_a_few(f"'{context.classes[label]}' ({context.labels[label]} images)" for label in never)
-        if len(answered) <= len(context.labels) // 2:
+        some = len(answered) > len(context.labels) // 2
+        if not some:
             seen = (
                 f"{count_of(len(answered), 'class')} of {len(context.labels)} came out on val at all: the network did "
             )
@@ -41,9 +42,8 @@ class NeverPredicted:
         return warn(
             "never_predicted",
             seen,
-            "--set sampler=balanced, or --set class_weights=0.99; and more images of them"
-            if len(answered) > len(context.labels) // 2
-            else "look at the other findings first; then --set sampler=balanced",
+            ", or --set class_weights=0.99; and more images of them" if some else "; and more images of them",
+            tries=("sampler=balanced",),
             classes=[context.classes[label] for label in never],
             images={context.classes[label]: int(context.labels[label]) for label in never},
         )

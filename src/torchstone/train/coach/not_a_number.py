@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torchstone.core.values import Finding
-from torchstone.train.coach import Record
-from torchstone.train.coach._curves import rate
+from torchstone.train.coach import SYMPTOMS, Record
+from torchstone.train.coach._curves import lower
 
 MEANS = {
     "images": "the pixels themselves are not numbers: an augmentation of your own, or a network's input",
@@ -20,16 +20,20 @@ class NotANumber:
     """The training stopped there; where the first one appeared."""
 
     requires: ClassVar[tuple[str, ...]] = ()
+    explains: ClassVar[tuple[str, ...]] = (
+        "rate_too_high", "exploding_gradients", "divergence", "dead_relus", *SYMPTOMS,
+    )  # fmt: skip
 
     def run(self, context: Record) -> list[Finding]:
         broken = context.broken
         if broken is None:
             return []
-        tries = f"--set lr={rate(context.recipe.lr / 5)} --set clip=1"
+        tries = [f"lr={lower(context)}", "clip=1"]
         if context.recipe.precision == "f16":
-            tries += " --set precision=bf16"
+            tries.append("precision=bf16")
+        hint = " ".join(f"--set {option}" for option in tries)
         if broken.fault == "images":
-            tries = "look at these images, and at the policy: --set augment=light"
+            tries, hint = [], "look at these images, and at the policy: --set augment=light"
         where = f" It began {broken.where}:" if broken.where else ""
         return [
             Finding(
@@ -37,7 +41,8 @@ class NotANumber:
                 severity="error",
                 message=f"the {broken.what} was no number in batch {broken.batch} of epoch {broken.epoch}.{where} "
                 f"{MEANS[broken.fault]}",
-                hint=tries,
+                hint=hint,
+                tries=tuple(tries),
                 evidence={"epoch": broken.epoch, "batch": broken.batch, "what": broken.what, "where": broken.where},
             )
         ]

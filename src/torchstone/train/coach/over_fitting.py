@@ -46,11 +46,12 @@ class OverFitting:
         if not seen:
             return []
         decay = max(0.05, 2 * context.recipe.weight_decay)
-        stronger = "strong" if context.recipe.augment != "strong" else "strong --set mixup=0.2"
+        stronger = ("augment=strong",) if context.recipe.augment != "strong" else ("mixup=0.2",)
         return warn(
             "over_fitting",
             f"{'; '.join(seen)}: the network learns its training images by heart",
-            f"--set augment={stronger}, then --set weight_decay={decay:g}, a smaller network, or more images",
+            f", then --set weight_decay={decay:g}, a smaller network, or more images",
+            tries=stronger,
             lowest_val_loss=float(val[low]),
             lowest_epoch=low + 1,
             last_val_loss=end,

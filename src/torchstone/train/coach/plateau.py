@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torchstone.core.values import Finding
 from torchstone.train.coach import Record
-from torchstone.train.coach._curves import rate, short, warn
+from torchstone.train.coach._curves import lower, short, warn
 
 EPOCHS = 4
 """At the end of a training that have to stand still, at least; or a third of all."""
@@ -22,6 +22,7 @@ class Plateau:
     """The loss of training no longer falls, far from what it could be, and the rate is still high."""
 
     requires: ClassVar[tuple[str, ...]] = ()
+    explains: ClassVar[tuple[str, ...]] = ("under_fitting", "never_predicted")
 
     def run(self, context: Record) -> list[Finding]:
         if short(context) or context.epochs < EPOCHS + 1:
@@ -34,15 +35,14 @@ class Plateau:
         if not abs(first - last) <= STILL * first:
             return []
         guessing = losses[-1] + context.floor > 0.95 * context.guessing
-        lower = rate(context.recipe.lr / 10)
+        at_lower = f"lr={lower(context)}"
         return warn(
             "plateau",
             f"the loss of training has stood at {losses[-1] + context.floor:.3f} for {window} epochs at a rate of "
             f"{rates[-1]:.2g}: "
             + ("it never got below that of guessing" if guessing else "at this rate it gets no lower"),
-            f"--find-lr shows where the loss falls at all; --set lr={lower}"
-            if guessing
-            else f"--set schedule=cosine lets the rate come down; or --set lr={lower}",
+            "; --find-lr shows where the loss falls at all" if guessing else ": the rate has to come down",
+            tries=(at_lower,) if guessing or context.recipe.schedule == "cosine" else ("schedule=cosine",),
             epochs=window,
             loss=float(losses[-1] + context.floor),
             rate=float(rates[-1]),

@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from torchstone.core.values import Finding
-from torchstone.train.coach import Record
-from torchstone.train.coach._curves import learned, rate, short, usual_update, warn
+from torchstone.train.coach import SYMPTOMS, Record
+from torchstone.train.coach._curves import learned, lower, short, usual_update, warn
 
 LONG = 0.1
 """A step against the weights, in the median layer. The usual is a thousandth to a hundredth."""
@@ -21,6 +21,7 @@ class RateTooHigh:
     """Each step moves the weights by a large share of themselves, and what is learned suffers."""
 
     requires: ClassVar[tuple[str, ...]] = ()
+    explains: ClassVar[tuple[str, ...]] = ("exploding_gradients", "divergence", "dead_relus", *SYMPTOMS)
 
     def run(self, context: Record) -> list[Finding]:
         updates = usual_update(context)
@@ -29,12 +30,12 @@ class RateTooHigh:
         length, explained = float(np.max(updates)), learned(context)
         if length < LONG or explained > LEARNED:
             return []
-        lower = context.recipe.lr * min(0.1, 0.01 / length)
         return warn(
             "rate_too_high",
             f"a step moved the weights by {100 * length:.0f} % of themselves in the median layer (usual: 0.1 to 1 %), "
             f"and {100 * max(0.0, explained):.0f} % of what the labels say was learned: the learning rate is too high",
-            f"--set lr={rate(lower)}, or measure one: --find-lr",
+            ", or measure one: --find-lr",
+            tries=(f"lr={lower(context)}",),
             update=length,
             explained=explained,
             rate=context.recipe.lr,

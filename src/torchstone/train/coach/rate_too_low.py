@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from torchstone.core.values import Finding
-from torchstone.train.coach import Record
+from torchstone.train.coach import SYMPTOMS, Record
 from torchstone.train.coach._curves import learned, rate, short, usual_update, warn
 
 SHORT = 5e-4
@@ -20,6 +20,7 @@ class RateTooLow:
     """The weights hardly move, and most is still to be learned when the epochs are over."""
 
     requires: ClassVar[tuple[str, ...]] = ()
+    explains: ClassVar[tuple[str, ...]] = SYMPTOMS
 
     def run(self, context: Record) -> list[Finding]:
         updates = usual_update(context)
@@ -35,7 +36,8 @@ class RateTooLow:
             f"a step moved the weights by {100 * length:.2g} % of themselves in the median layer (usual: 0.1 to 1 %), "
             f"and the loss of training only went from {losses[0]:.3f} to {losses[-1]:.3f}: the learning rate is too "
             "low",
-            f"--set lr={rate(higher)}, or measure one: --find-lr",
+            ", or measure one: --find-lr",
+            tries=(f"lr={rate(higher)}",),
             update=length,
             explained=explained,
             rate=context.recipe.lr,

@@ -20,6 +20,7 @@ class UnderFitting:
     """The loss stays near that of guessing, on training images as on val."""
 
     requires: ClassVar[tuple[str, ...]] = ()
+    explains: ClassVar[tuple[str, ...]] = ("never_predicted",)
     title: ClassVar[str] = "Under-fitting"
 
     def run(self, context: Record) -> list[Finding]:
@@ -31,19 +32,19 @@ class UnderFitting:
         if 1 - explained < OPEN or train < OPEN * context.guessing or top1 - val_top1 > GAP:
             return []
         recipe = context.recipe
-        tries = [f"--set epochs={max(3 * recipe.epochs, 10)}"]
+        more = [""]
         if recipe.augment not in ("none", "light") or recipe.mixup or recipe.cutmix:
-            tries.append("less augmentation: --set augment=light --set mixup=0 --set cutmix=0")
+            more.append("less augmentation: --set augment=light --set mixup=0 --set cutmix=0")
         if recipe.freeze:
-            tries.append("let more layers learn: --set unfreeze=0.3")
+            more.append("let more layers learn: --set unfreeze=0.3")
         return warn(
             "under_fitting",
             f"only {100 * max(0.0, explained):.0f} % of what the labels say is explained on val (loss "
             f"{float(np.nanmin(context.curve('val_loss'))):.3f}, guessing gives {context.guessing:.3f}), and the "
             f"training images are not known better ({top1:.1f} % right): the network has learned too little, or the "
             "images do not tell the classes apart",
-            f"{'; '.join(tries)}; then a larger network (--model) or larger images (--image-size). Look at the other "
-            "findings first",
+            f"{'; '.join(more)}; then a larger network (--model) or larger images (--image-size)",
+            tries=(f"epochs={max(3 * recipe.epochs, 10)}",),
             explained=explained,
             guessing=context.guessing,
             train_top1=top1,

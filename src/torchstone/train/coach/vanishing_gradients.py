@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from torchstone.core.values import Finding
-from torchstone.train.coach import Layer, Record
+from torchstone.train.coach import SYMPTOMS, Layer, Record
 from torchstone.train.coach._curves import learned, short, warn
 
 SMALL = 1e-4
@@ -20,6 +20,7 @@ class VanishingGradients:
     """In the first layers the gradient is a tiny part of what it is in the last ones."""
 
     requires: ClassVar[tuple[str, ...]] = ()
+    explains: ClassVar[tuple[str, ...]] = ("rate_too_low", *SYMPTOMS)
 
     def run(self, context: Record) -> list[Finding]:
         usual = [(layer, _usual(layer)) for layer in context.layers]
@@ -36,7 +37,8 @@ class VanishingGradients:
             f"the gradient of a weight in the first layer, {first.title}, is {least:.1e}; in {largest.title} it is "
             f"{most:.1e}, {most / least:,.0f} times as much. {len(reached)} of {len(usual)} layers get less than a "
             "ten-thousandth of that: what is wrong does not reach the layers that see the image",
-            "a network with batch norms or shortcuts (--model resnet18), or other initial weights (--set init=kaiming)",
+            "; or a network with batch norms or shortcuts (--model resnet18)",
+            tries=("init=kaiming" if context.recipe.init != "kaiming" else "init=xavier",),
             first=least,
             largest=most,
             layers={layer.name: float(size) for layer, size in usual[:10]},
