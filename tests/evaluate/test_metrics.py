@@ -148,3 +148,12 @@ def test_softmax_is_that_of_scipy() -> None:
     logits = np.random.default_rng(2).normal(0, 200, (20, 7))
     np.testing.assert_allclose(metrics.softmax(logits), special.softmax(logits, axis=1), atol=1e-15)
     assert metrics.softmax(logits.astype(np.float32)).dtype == np.float32
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3000), st.floats(0, 1), st.sampled_from((0.9, 0.95, 0.99)))
+def test_the_interval_of_a_top1_is_wilsons(images: int, share: float, level: float) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    right = round(share * images)
+    expected = stats.binomtest(right, images).proportion_ci(level, method="wilson")
+    assert metrics.interval(right / images, images, level) == pytest.approx((expected.low, expected.high), abs=1e-12)

@@ -104,3 +104,17 @@ def test_a_named_split_is_gone_on_from(settings: Settings, tmp_path: Path) -> No
 
 def parts_of(data: read.Data) -> dict[str, str]:
     return dict(tables.read(data.split.table)[0].select("item", "part").iter_rows())
+
+
+def test_notes_are_said_in_one_line_with_the_command_that_shows_them(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (32, 32), (200, 30, 30)).save(Path(settings.data) / "cat" / "placeholder.gif")
+    read.read(settings)
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "torchstone audit" in line]
+    assert "notes (" in told
+    assert "GIF" in told
+    assert "was not compared" in told
+    assert told.endswith(f"torchstone audit {settings.data} shows them")
+    read.read(settings)
+    assert "note" not in capsys.readouterr().err, "once is enough"

@@ -41,7 +41,7 @@ class Plateau:
             f"the loss of training has stood at {losses[-1] + context.floor:.3f} for {window} epochs at a rate of "
             f"{rates[-1]:.2g}: "
             + ("it never got below that of guessing" if guessing else "at this rate it gets no lower"),
-            "; --find-lr shows where the loss falls at all" if guessing else ": the rate has to come down",
+            "; --find-lr shows where the loss falls at all" if guessing else "; the rate has to come down",
             tries=(at_lower,) if guessing or context.recipe.schedule == "cosine" else ("schedule=cosine",),
             epochs=window,
             loss=float(losses[-1] + context.floor),

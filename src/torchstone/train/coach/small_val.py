@@ -51,7 +51,7 @@ class SmallVal:
             f"val has {images} images, of which each is {100 / images:.1f} points: {top1:.1f} % of them right stands for "
             f"anything from {low:.1f} to {high:.1f} %, and that epoch {context.best_epoch} was the best is partly luck: "
             f"{others} within {reach:.0f} points of it",
-            f": the loss, which every image moves a little, tells epochs apart with fewer. {enough} val images would "
+            f"; the loss, which every image moves a little, tells epochs apart with fewer. {enough} val images would "
             "do: of images that bring no val of their own, a tenth becomes val",
             tries=("metric=loss",),
             images=images,
