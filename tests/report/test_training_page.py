@@ -28,9 +28,7 @@ FINDINGS = (
         message="a step moved the weights by 43 % of themselves",
         hint="--set lr=0.01, or measure one: --find-lr",
     ),
-    Finding(
-        check="dead_relus", severity="warning", message="units that no gradient reaches", follows="rate_too_high"
-    ),
+    Finding(check="dead_relus", severity="warning", message="units that no gradient reaches", follows="rate_too_high"),
     Finding(
         check="compute_bound", severity="info", message=f"{HOSTILE} takes all the time", hint="--set precision=auto"
     ),
@@ -78,6 +76,7 @@ def page_of(run: Run, told: training_page.Told | None = TOLD, **changed: Any) ->
     place = next(run.artifacts.glob("*/history.parquet")).parent
     artifact = Artifact.load(place / "artifact.json").model_copy(update={"directory": place, **changed})
     path = training_page.write(artifact, run.catalog(), run.split(), told)
+    assert path is not None
     assert path == place / "training.html"
     return path.read_text()
 
@@ -232,4 +231,4 @@ def test_one_or_two_epochs_are_a_table(run: Run, epochs: int, figures: int) -> N
     assert "in numbers</summary>" not in text
     rows = text[text.index('class="lines rule epochs"') :].partition("</table>")[0]
     assert rows.count("<tr") == epochs + 1
-    assert f"{epochs} <span class=\"chosen\">kept</span>" in rows
+    assert f'{epochs} <span class="chosen">kept</span>' in rows

@@ -209,8 +209,8 @@ def artifact(made: Artifact, settings: Settings, json: bool) -> int:
 
 
 def _on_val(made: Artifact) -> tuple[float | None, tuple[float, float] | None, str]:
-    """Top-1 of the kept weights on val, its interval, and both as they are printed: how many images the figure rests on,
-    and after which epoch. Nothing of an artifact that was not trained; no interval of one taken out of its run."""
+    """Top-1 of the kept weights on val, its interval, and both as they are printed: how many images the figure rests
+    on, and after which epoch. Nothing of an artifact that was not trained; no interval of one taken out of its run."""
     from torchstone.train import history
 
     if not (made.directory / "history.parquet").exists():

@@ -17,9 +17,9 @@ WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, BOTTOM, TOP = 48, 62, 40, 14
 POINTS = 12
 """Epochs up to which each is a point on its line."""
-NAMED = 40
+NAMED = 32
 """Layers up to which each is named."""
-NAMES, ROW = 132, 17
+NAMES, ROW = 132, 16
 """Pixels for the names of layers, and from one to the next."""
 COLOURS = {"train": svg.ACCENT, "val": svg.SECOND, "median": svg.ACCENT, "largest": svg.SECOND, "rate": svg.ACCENT}
 
@@ -64,7 +64,8 @@ def by_layer(
     usual: tuple[float, float] | None = None,
 ) -> str:
     """A value of each layer, a row each in the network's order, the first on top, on a logarithmic scale; ``usual`` is
-    drawn as a band. Zeros and what is not finite are gaps. Of more than ``NAMED`` layers every so many is named."""
+    drawn as a band. Zeros and what is not finite are gaps. Of more than ``NAMED`` layers every so many is named, and
+    the last."""
     import matplotlib
     from matplotlib.ticker import FixedLocator
 
@@ -91,8 +92,9 @@ def by_layer(
         axes.autoscale_view()
         _decades(axes.xaxis, axes.get_xlim())
         every = math.ceil(len(names) / NAMED)
-        axes.yaxis.set_major_locator(FixedLocator(places[::every]))
-        axes.set_yticklabels([wording.shortened(one, 20) for one in names[::every]])
+        named = [*(at for at in places[::every] if at <= len(names) - every), len(names)]
+        axes.yaxis.set_major_locator(FixedLocator(named))
+        axes.set_yticklabels([wording.shortened(names[at - 1], 20) for at in named])
         return svg.render(figure, name, description)
 
 

@@ -1,5 +1,5 @@
-"""The page beside a trained artifact: what the coach says, the curves, what val gets wrong, the images, the whole recipe,
-and what to type next."""
+"""The page beside a trained artifact: what the coach says, the curves, what val gets wrong, the images, the whole
+recipe, and what to type next."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Images:
 
 
 def write(artifact: Artifact, catalog: Catalog, split: Split, told: Told | None = None) -> Path | None:
-    """Write ``training.html`` beside a trained artifact and return its path; None where it was not trained here. Without
-    ``told`` the page says neither how to make it again nor what comes next."""
+    """Write ``training.html`` beside a trained artifact and return its path; None where it was not trained here.
+    Without ``told`` the page says neither how to make it again nor what comes next."""
     missing = registry.missing_packages(("jinja2", "matplotlib", "polars"))
     if missing:
         raise MissingPackageError("the page of a training", missing)

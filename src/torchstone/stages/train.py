@@ -10,8 +10,8 @@ from torchstone.config import Settings, command_line
 from torchstone.core import console, files, registry, tables
 from torchstone.core.errors import ConfigError, MissingPackageError, UserError
 from torchstone.core.values import Artifact
-from torchstone.data.cache import set_limit
 from torchstone.data import findings
+from torchstone.data.cache import set_limit
 from torchstone.report import training_page
 from torchstone.stages import next_steps
 from torchstone.stages.read import Data, opened, read
@@ -51,13 +51,16 @@ def trained(settings: Settings, data: Data) -> Artifact:
     followed = tracking.observers(settings.track, data.run.tracking, data.run.name, request.model_dump(mode="json"))
     made = stage.train(request, data.catalog, data.split, data.run, observers=followed)
     if distributed.here().first and not (made.directory / training_page.PAGE).exists():
-        _write_page(made, settings, data)
+        _write_page(made, request, settings, data)
     return made
 
 
-def _write_page(made: Artifact, settings: Settings, data: Data) -> None:
+def _write_page(made: Artifact, request: TrainRequest, settings: Settings, data: Data) -> None:
+    from torchstone.train import recipes
+
+    chosen = settings.model_copy(update={"weights": request.weights})  # perhaps by the images
     told = training_page.Told(
-        base=base_of(settings, data),
+        base=recipes.root_of(_recipe_of(chosen)),
         command=command_line(settings, "train"),
         steps=next_steps.after_training(made, findings.load(made.directory), settings),
     )

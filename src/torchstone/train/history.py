@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from torchstone.core import tables
 from torchstone.evaluate import metrics
 
-
 ANSWERS = "answers.parquet"
 """What the kept weights answered on val (``evaluate.predict.load``): the evaluation by which their epoch was chosen."""
 

@@ -222,9 +222,7 @@ def _close_epoch(state: State, store: Store) -> None:
         if scored > progress.best:
             progress.best, progress.best_epoch, progress.best_step = scored, progress.epoch, state.number
             if job.ranks.first:
-                store.save_best(
-                    state.number, {"network": network.state_dict(), "answers": torch.from_numpy(logits)}
-                )
+                store.save_best(state.number, {"network": network.state_dict(), "answers": torch.from_numpy(logits)})
         for observer in state.observers:
             told = Epoch(number=progress.epoch, row=row, logits=logits, labels=job.val.labels)
             row.update(observer.epoch(told) or {})

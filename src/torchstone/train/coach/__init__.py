@@ -152,13 +152,14 @@ def of_the_model(finding: Finding) -> bool:
 
 
 def diagnose(record: Record) -> list[Finding]:
-    """What every check says of this training: the gravest first, each followed by what it explains (``Finding.follows``,
-    without a hint of its own: what is to be tried is said once). A check names in ``explains``, where it has that, the
-    checks whose findings only follow from its own; the relation runs one way and reaches on."""
+    """What every check says of this training: the gravest first, each followed by what it explains
+    (``Finding.follows``, without a hint of its own: what is to be tried is said once). A check names in ``explains``,
+    where it has that, the checks whose findings only follow from its own; the relation runs one way and reaches on."""
     checks = registry.training_checks
     found = {name: checks.ready(name).run(record) for name in checks.names()}
     found = {name: findings for name, findings in found.items() if findings}
-    direct = {name: set(getattr(checks.get(name), "explains", ())) & found.keys() for name in found}
+    explained: dict[str, tuple[str, ...]] = {name: getattr(checks.get(name), "explains", ()) for name in found}
+    direct = {name: set(others) & found.keys() for name, others in explained.items()}
     reached = {name: _reached(name, direct) for name in found}
 
     def of_its_own(name: str) -> bool:
@@ -170,7 +171,9 @@ def diagnose(record: Record) -> list[Finding]:
     for root in roots:
         told += found[root]
         its = sorted(left & reached[root], key=lambda name: (name in SYMPTOMS, -len(reached[name]), name))
-        told += [one.model_copy(update={"follows": root, "hint": None, "tries": ()}) for name in its for one in found[name]]
+        told += [
+            one.model_copy(update={"follows": root, "hint": None, "tries": ()}) for name in its for one in found[name]
+        ]
         left -= reached[root]
     return told
 

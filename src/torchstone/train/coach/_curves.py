@@ -56,11 +56,9 @@ def lower(record: Record) -> str:
 
 
 def warn(check: str, message: str, hint: str, *, tries: Sequence[str] = (), **evidence: object) -> list[Finding]:
-    """The one warning of a check. Its hint begins with ``tries``, options of the recipe. What is no number becomes None:
-    JSON has no other word for it."""
+    """The one warning of a check. Its hint begins with ``tries``, options of the recipe. What is no number becomes
+    None: JSON has no other word for it."""
     numbers = {name: None if isinstance(value, float) and not math.isfinite(value) else value
                for name, value in evidence.items()}  # fmt: skip
     hint = " ".join(f"--set {option}" for option in tries) + hint
-    return [
-        Finding(check=check, severity="warning", message=message, hint=hint, tries=tuple(tries), evidence=numbers)
-    ]
+    return [Finding(check=check, severity="warning", message=message, hint=hint, tries=tuple(tries), evidence=numbers)]

@@ -40,8 +40,7 @@ class DeadRelus:
             f"units that no gradient reaches any more: {most(dead)}"
             + ("; all layers before are cut off with it" if blocking and blocking[-1] > 0 else "")
             + ". Their ReLU puts out zero for every image, usually since a step that was too long",
-            "; a network with batch norms, or other initial weights "
-            "(--set init=kaiming)",
+            "; a network with batch norms, or other initial weights (--set init=kaiming)",
             tries=(f"lr={lower(context)}", "warmup=0.2"),
             layers={layer.name: share for layer, share in dead[:10]},
         )

@@ -24,8 +24,8 @@ SURE = 0.95
 class SmallVal:
     """Epochs among which the best was chosen lie so close together that on so few images it is chance which one leads.
 
-    Two epochs answer the same n images, so that their difference has a standard error of √(``DISAGREE`` / n). Of two that
-    are ``DIFFER`` apart the better one leads in ``SURE`` of all cases with n = (z / ``DIFFER``)² · ``DISAGREE``.
+    Two epochs answer the same n images, so that their difference has a standard error of √(``DISAGREE`` / n). Of two
+    that are ``DIFFER`` apart the better one leads in ``SURE`` of all cases with n = (z / ``DIFFER``)² · ``DISAGREE``.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
@@ -48,9 +48,9 @@ class SmallVal:
         others = f"epoch {near[0]} lies" if len(near) == 1 else f"{len(near)} other epochs lie"
         return warn(
             "small_val",
-            f"val has {images} images, of which each is {100 / images:.1f} points: {top1:.1f} % of them right stands for "
-            f"anything from {low:.1f} to {high:.1f} %, and that epoch {context.best_epoch} was the best is partly luck: "
-            f"{others} within {reach:.0f} points of it",
+            f"val has {images} images, of which each is {100 / images:.1f} points: {top1:.1f} % of them right stands "
+            f"for anything from {low:.1f} to {high:.1f} %, and that epoch {context.best_epoch} was the best is partly "
+            f"luck: {others} within {reach:.0f} points of it",
             f"; the loss, which every image moves a little, tells epochs apart with fewer. {enough} val images would "
             "do: of images that bring no val of their own, a tenth becomes val",
             tries=("metric=loss",),
