@@ -116,7 +116,7 @@ def source(request: pytest.FixtureRequest) -> tuple[Reader, Path]:
 def test_every_box_is_an_item(source: tuple[Reader, Path]) -> None:
     reader, root = source
     assert find_reader(str(root)) == (str(root), "voc" if isinstance(reader, Voc) else "coco")
-    listing = reader.listing(str(root))
+    listing = catalog.settled(reader.listing(str(root)))
     assert listing.classes == ("cell", "dust")
     found = {
         (Path(box.picture).stem, listing.classes[label], box[1:5], part)
@@ -213,7 +213,7 @@ def test_a_box_beside_its_picture_is_refused(voc: Path, box: str) -> None:
 class TestVoc:
     def test_pictures_in_no_list_are_left_out_and_counted(self, voc: Path) -> None:
         (voc / "VOC2030" / "ImageSets" / "Main" / "val.txt").unlink()
-        listing = Voc().listing(str(voc))
+        listing = catalog.settled(Voc().listing(str(voc)))
         assert set(listing.parts) == {None}
         assert len(listing.paths) == 5
         assert listing.findings[0].items == ("VOC2030/Annotations/three.xml",)
@@ -322,7 +322,7 @@ class TestCoco:
             write_coco(tmp_path / part / "_annotations.coco.json", list(BOXES))
         assert find_reader(str(tmp_path)) == (str(tmp_path), "coco")
         listing = Coco().listing(str(tmp_path))
-        assert Counter(listing.parts) == {"train": 7, "test": 7}
+        assert Counter(listing.parts) == {"train": 7, "val": 7}
         assert listing.paths[0].startswith("train/one.png#")
         assert Coco().image(str(tmp_path), listing.paths[0])
 

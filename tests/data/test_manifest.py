@@ -78,7 +78,7 @@ def test_other_names_of_the_columns_and_other_delimiters(images: Path) -> None:
     listing = read("\ufeffPatient; Image_Path ;CLASS;Subset\n7;a/0.png;x;training\n8;.\\b\\0.png;y;valid\n", images)
     assert list(listing.paths) == ["a/0.png", "b/0.png"]
     assert list(listing.groups) == ["7", "8"]
-    assert list(listing.parts) == ["train", "test"]
+    assert list(listing.parts) == ["train", "val"]
     assert listing.times == ()
 
 

@@ -16,6 +16,7 @@ import pytest
 from torchstone.core.contracts import Listing
 from torchstone.core.errors import DataError
 from torchstone.core.registry import readers
+from torchstone.data.catalog import settled
 from torchstone.data.preprocess import decode, default_preprocess
 from torchstone.data.readers import mnist_idx
 from torchstone.data.readers.digits import Digits
@@ -49,18 +50,22 @@ class TestFolder:
     @pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test", "Testing"])
     def test_the_only_held_out_folder_is_the_test_part(self, make_folder: MakeFolder, held_out: str) -> None:
         root = make_folder({"train/a": 3, "train/b": 3, f"{held_out}/a": 1, f"{held_out}/b": 1})
-        listing = Folder().listing(str(root))
+        listing = settled(Folder().listing(str(root)))
         assert parts_of(listing) == {"train": "train", held_out: "test"}
         assert listing.classes == ("a", "b")
+        noted = [one.message for one in listing.findings if "2 images of its val are the test part" in one.message]
+        assert len(noted) == (0 if held_out.lower().startswith("test") else 1)
 
     def test_val_and_test_keep_their_names_where_both_are_there(self, make_folder: MakeFolder) -> None:
         root = make_folder({f"{part}/{name}": 2 for part in ("train", "val", "test") for name in "ab"})
-        assert parts_of(Folder().listing(str(root))) == {"train": "train", "val": "val", "test": "test"}
+        listing = settled(Folder().listing(str(root)))
+        assert parts_of(listing) == {"train": "train", "val": "val", "test": "test"}
+        assert not listing.findings
 
     @pytest.mark.parametrize("part", ["train", "test"])
     def test_one_part_alone_is_no_split(self, make_folder: MakeFolder, part: str) -> None:
         root = make_folder({f"{part}/a": 2, f"{part}/b": 2})
-        assert parts_of(Folder().listing(str(root))) == {part: None}
+        assert parts_of(settled(Folder().listing(str(root)))) == {part: None}
 
     def test_a_class_may_be_called_train(self, make_folder: MakeFolder) -> None:
         listing = Folder().listing(str(make_folder({"car": 2, "train": 2})))

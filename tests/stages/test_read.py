@@ -118,3 +118,19 @@ def test_notes_are_said_in_one_line_with_the_command_that_shows_them(
     assert told.endswith(f"torchstone audit {settings.data} shows them")
     read.read(settings)
     assert "note" not in capsys.readouterr().err, "once is enough"
+
+
+def test_a_val_that_becomes_the_test_part_is_told(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("train", "val"):
+        (tmp_path / "own" / part).mkdir(parents=True)
+    images = Path(settings.data)
+    for name in ("cat", "dog"):
+        (images / name).rename(tmp_path / "own" / "train" / name)
+        add(tmp_path / "own" / "val" / name, 0)
+    data = read.read(settings.model_copy(update={"data": str(tmp_path / "own")}))
+    assert data.split.sizes["test"] == 2
+    told = capsys.readouterr().err
+    assert "2 images of its val are the test part here" in told
+    assert "test/ beside train/ and val/" in told

@@ -45,7 +45,8 @@ class Listing:
     """Unique. What stands behind one is read by ``Reader.image``: a file, a member of an archive, a cut-out box."""
     labels: Sequence[int]
     parts: Sequence[str | None]
-    """``train``, ``val`` or ``test`` (a source's only held-out part is its test), None where it has no split."""
+    """``train``, ``val`` or ``test`` as the source says it, None where it has no split. What follows from these the
+    catalog says (``data.catalog``)."""
     groups: Sequence[str | None] = ()
     """Images of one group (a patient, a video) are never separated. Empty: the source has none."""
     times: Sequence[str | None] = ()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,11 @@ from torchstone.data.sources import find_reader, source_digest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["find_reader", "fingerprint", "made_of", "pixels_sha256", "read", "source_digest", "write"]
+__all__ = ["PARTS", "find_reader", "fingerprint", "made_of", "pixels_sha256", "read", "settled", "source_digest", "write"]
 
 SIMILAR = "similar.parquet"
+PARTS = "parts"
+"""The name under which the finding is stored that a source's val is taken as its test."""
 
 
 def made_of(source: str) -> dict[str, Any]:
@@ -75,7 +78,10 @@ def write(
     ``item_b``, ``score``: images whose pixels differ and that show the same picture), ``findings.json`` and
     ``catalog.json``. Nothing is written when a DataError tells that a class has no usable image (with
     ``empty_classes``: that none has).
+
+    One part alone divides nothing, and is none; a source's only held-out part, be it called val or test, is its test.
     """
+    listing = settled(listing)
     gathered = Columns(len(listing.paths), _scratch(len(listing.paths), out_dir))
     errors: dict[int, str] = {}
     for row, seen in looks:
@@ -154,6 +160,27 @@ def _look(reader: Reader, root: str, path: str) -> Look | str:
         return error.message
     except OSError as error:
         return f"the file cannot be read: {error.strerror}"
+
+
+def settled(listing: Listing) -> Listing:
+    """The listing with the parts that its images belong to in a catalog, and a finding where val became test."""
+    known = set(listing.parts) - {None}
+    if len(known) < 2:
+        return replace(listing, parts=[None] * len(listing.parts))
+    if "val" not in known or "test" in known:
+        return listing
+    images = sum(part == "val" for part in listing.parts)
+    finding = Finding(
+        check=PARTS,
+        severity="info",
+        message=f"the source has a val part and no test: {count_of(images, 'image')} of its val are the test part here, "
+        "which nothing is chosen by, and val is cut from train",
+        hint="for a val of your own, keep other images in a part called test: a folder test/ beside train/ and val/, "
+        "or that word in the column split",
+        evidence={"images": images},
+    )
+    parts = ["test" if part == "val" else part for part in listing.parts]
+    return replace(listing, parts=parts, findings=(*listing.findings, finding))
 
 
 def _scratch(images: int, out_dir: Path) -> NDArray[np.uint8]:

@@ -58,7 +58,9 @@ def read(settings: Settings) -> Data:
         for finding in noticed:
             if finding.severity != "info":
                 console.say(f"{finding.severity}: {finding.message}")
-        if notes := [finding for finding in noticed if finding.severity == "info"]:
+            elif finding.check == catalogs.PARTS:
+                console.say(f"note: {finding.message}\nhint: {finding.hint}")
+        if notes := [one for one in noticed if one.severity == "info" and one.check != catalogs.PARTS]:
             named = "; ".join(_in_short(finding.message) for finding in notes)
             console.say(f"{count_of(len(notes), 'note')} ({named}): {hint} shows them")
         console.say("images: " + ", ".join(f"{split.sizes[part]:,} {part}" for part in PARTS if part in split.sizes))

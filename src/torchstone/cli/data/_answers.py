@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torchstone.cli._answers import print_json, stdout
 from torchstone.core.values import PARTS, Split
 from torchstone.data import findings
+from torchstone.data.catalog import PARTS as SETTLED
 from torchstone.data.split import CHECK
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def difference(found: Difference, json: bool) -> int:
 def split(made: Split, json: bool) -> int:
     """How many images are in each part, and where it is written."""
     directory = made.table.parent
-    noticed = [one for one in findings.load(directory) if one.severity != "info" or one.check == CHECK]
+    noticed = [one for one in findings.load(directory) if one.severity != "info" or one.check in (CHECK, SETTLED)]
     if json:
         print_json({**made.model_dump(mode="json"), "findings": [one.model_dump(mode="json") for one in noticed]})
         return 0

@@ -19,7 +19,6 @@ from PIL import Image
 from torchstone.core.contracts import Listing
 from torchstone.core.errors import DataError
 from torchstone.data.sources import texts
-from torchstone.data.sources.layout import settled
 from torchstone.data.sources.names import MAX_NAMES
 from torchstone.data.sources.trees import MAX_NOTES, Tree, opened, tree
 
@@ -103,7 +102,7 @@ class Cifar:
             classes=tuple(names[value] for value in used),
             paths=paths,
             labels=[label_of[value] for value in values],
-            parts=settled(parts),
+            parts=parts,
             files=place.files([*found, kind.names]),
             findings=place.noticed,
         )

@@ -18,7 +18,7 @@ from torchstone.core.values import Finding
 from torchstone.data.findings import ITEMS_NAMED, count_of, name_a_few
 from torchstone.data.sources import rows as tables_of_rows
 from torchstone.data.sources import texts
-from torchstone.data.sources.layout import PART_OF_NAME, settled
+from torchstone.data.sources.layout import PART_OF_NAME
 from torchstone.data.sources.names import MAX_NAMES
 from torchstone.data.sources.rows import PARQUET, TEXT_SUFFIXES, Rows
 from torchstone.data.sources.trees import FolderTree, Tree, is_safe, natural, opened, tree
@@ -163,7 +163,7 @@ def _parts(rows: Rows, cells: Sequence[Any] | None, kept: Sequence[int]) -> list
         if written not in PART_OF_NAME:
             raise DataError(f"{rows.at(row)} names the part '{cells[row]}'", hint=nearest(written, PART_OF_NAME))
         parts.append(PART_OF_NAME[written])
-    return settled(parts)
+    return parts
 
 
 def _group(rows: Rows, row: int, cell: Any) -> str | None:

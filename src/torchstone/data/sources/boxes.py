@@ -20,7 +20,6 @@ from torchstone.core.errors import DataError
 from torchstone.core.values import Finding
 from torchstone.data.findings import ITEMS_NAMED, count_of, name_a_few
 from torchstone.data.preprocess import UPRIGHT, decode
-from torchstone.data.sources.layout import settled
 from torchstone.data.sources.trees import Tree, natural
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def listing(
         classes=tuple(classes),
         paths=_paths([box for box, _, _ in drawn]),
         labels=[label_of[name] for _, name, _ in drawn],
-        parts=settled([part for _, _, part in drawn]),
+        parts=[part for _, _, part in drawn],
         groups=[box.picture for box, _, _ in drawn],
         boxes=[box for box, _, _ in drawn],
         files=files,

@@ -5,7 +5,7 @@ The same rules hold for a directory and for an archive of one (``data.sources.tr
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 
 from torchstone.core.contracts import Listing
 from torchstone.core.errors import DataError
@@ -37,9 +37,8 @@ def listing(tree: Tree) -> Listing:
     """The images in class folders.
 
     Classes are the folders' names in natural order (``7`` before ``10``), or what a names file beside them says
-    (``data.sources.names``). A source's only held-out folder, be it called val or test, is its test part. Hidden files
-    are passed over; folders within a class belong to it. Raises a DataError for fewer than two classes, and for a class
-    that has no image in one of the parts.
+    (``data.sources.names``). Hidden files are passed over; folders within a class belong to it. Raises a DataError for
+    fewer than two classes, and for a class that has no image in one of the parts.
     """
     walk = _Walk(tree)
     part_folders = _part_folders(tree)
@@ -57,17 +56,9 @@ def listing(tree: Tree) -> Listing:
         classes=tuple(named.classes),
         paths=walk.paths,
         labels=[label_of[folder] for folder in walk.folders],
-        parts=settled(walk.parts),
+        parts=walk.parts,
         findings=(*tree.noticed, *named.findings, *ignored(passed_over, "being no image in a class folder", hint)),
     )
-
-
-def settled(parts: Sequence[str | None]) -> list[str | None]:
-    """Parts as ``Listing.parts`` has them: one part alone divides nothing, and a val without a test is the test."""
-    known = set(parts) - {None}
-    if len(known) < 2:
-        return [None] * len(parts)
-    return ["test" if part == "val" and "test" not in known else part for part in parts]
 
 
 class _Walk:
