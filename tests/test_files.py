@@ -201,3 +201,17 @@ def test_a_damaged_or_missing_table_is_named(tmp_path: Path) -> None:
         assert caught.value.hint
     with pytest.raises(ArtifactError, match="does not exist"):
         tables.read(tmp_path / "other.parquet")
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    nowhere = [tmp_path / "file" / "below", tmp_path / "file"]
+    if Path("/proc").is_dir():
+        nowhere.append(Path("/proc/nope/deep"))
+    for place in nowhere:
+        with pytest.raises(StorageError, match="cannot make a directory") as refused:
+            files.make_directory(place)
+        assert refused.value.hint
+    files.make_directory(tmp_path / "new" / "one")
+    files.make_directory(tmp_path / "new" / "one")
+    assert (tmp_path / "new" / "one").is_dir()

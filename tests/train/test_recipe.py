@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from torchstone.cli import _answers
 from torchstone.compress import chain
 from torchstone.config import Settings, settings, to_toml
 from torchstone.core.errors import ConfigError, TorchstoneError
+from torchstone.search import space
 from torchstone.stages import train as stage
 from torchstone.stages.read import Data
 from torchstone.train import recipes
@@ -184,3 +187,51 @@ def test_a_policy_for_one_size_is_refused_when_the_images_have_chosen_another(
         stage.trained(given, data)
     assert "--model resnet20" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
+
+
+def test_all_that_is_wrong_with_a_recipe_is_told_at_once(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('epochs = 2.5\nschedule = "cosin"\nlerning_rate = 1\n[search]\nlearning_rate = [1e-3, 1e-2]\nlr = 3\n')
+    with pytest.raises(ConfigError) as refused:
+        space.of_recipe(str(own))
+    told = str(refused.value)
+    assert "6 mistakes" in told
+    for expected in ("starts from", "epochs = 2.5", "schedule = 'cosin'", "'lerning_rate'", "did you mean 'lr'", "lr = 3"):
+        assert expected in told
+    assert len(refused.value.each) == 6
+    with pytest.raises(ConfigError, match="2 mistakes") as both:
+        Settings(data="digits", set={"epochs": "2.5", "optimiser": "sdg"})
+    assert "epochs" in both.value.message
+    assert "optimiser" in both.value.message
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [("optimiser = sgd", '"sgd"'), ("dropout = none  # ours", '"none"'), ("lr = 0.1 0.2", None), ("ema = true false", None)],
+)
+def test_a_text_without_quotes_is_known_for_what_it_is(line: str, hint: str | None, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(f'base = "scratch"\nwhiten = true\n{line}\n')
+    with pytest.raises(ConfigError, match="is not TOML") as refused:
+        recipes.by_name(str(own))
+    told = refused.value.hint or ""
+    assert ("quotes" in told) == (hint is not None)
+    assert hint is None or told.endswith(hint)
+
+
+@pytest.mark.parametrize("spelling", ["none", "None"])
+def test_none_is_a_value_of_an_option_that_may_be_left_to_the_network(spelling: str, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(f'base = "scratch"\ndropout = "{spelling}"\n')
+    assert recipes.by_name(str(tmp_path / "own.toml")).dropout is None
+    assert Settings(data="digits", set={"dropout": spelling}).recipe_options == {"dropout": None}
+
+
+def test_a_recipes_file_is_shown_with_its_ranges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('base = "quick"\n[search]\nlr = {low = 1e-4, high = 1e-2, log = true}\nfreeze = [["backbone"], []]\n')
+    assert _answers.recipes(str(own), json=False) == 0
+    shown = tmp_path / "shown.toml"
+    shown.write_text(capsys.readouterr().out)
+    assert space.of_recipe(str(shown)) == space.of_recipe(str(own))
+    assert _answers.recipes(str(own), json=True) == 0
+    assert json.loads(capsys.readouterr().out)[str(own)]["search"]["lr"] == {"low": 1e-4, "high": 1e-2, "log": True}

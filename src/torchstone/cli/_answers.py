@@ -295,16 +295,20 @@ def rate(found: Curve, page: Path, json: bool) -> int:
 
 
 def recipes(name: str | None, json: bool) -> int:
-    """What there is, or one recipe as a TOML file."""
+    """What there is, or one recipe as a TOML file, with the ranges of a search that a file declares."""
+    from torchstone.search import space
     from torchstone.train import recipes as known
 
     if json:
-        names = [name] if name else known.NAMED
-        print_json({one: known.by_name(one).model_dump(mode="json") for one in names})
+        found = {one: space.of_recipe(one) for one in ([name] if name else known.NAMED)}
+        rows = {one: recipe.model_dump(mode="json") for one, (recipe, _) in found.items()}
+        print_json({one: rows[one] | ({"search": space.rows(ranges)} if ranges else {}) for one, (_, ranges) in found.items()})
         return 0
     out = stdout()
     if name:
-        out.print(known.described(name), end="", markup=False, highlight=False, soft_wrap=True)
+        ranges = space.of_recipe(name)[1]
+        text = known.described(name) + ("\n" + space.described(ranges) if ranges else "")
+        out.print(text, end="", markup=False, highlight=False, soft_wrap=True)
         return 0
     for one in known.NAMED:
         out.print(f"{one:<10}{known.summary_of(one)}", markup=False, highlight=False, soft_wrap=True)

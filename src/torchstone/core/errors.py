@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class TorchstoneError(Exception):
@@ -47,7 +49,15 @@ class ChainError(UserError):
 
 
 class ConfigError(UserError):
-    """A flag, a TOML key or a value is unknown or out of range."""
+    """A flag, a TOML key or a value is unknown or out of range; ``each`` where several are, told together."""
+
+    each: tuple[ConfigError, ...] = ()
+
+    def about(self, what: str) -> ConfigError:
+        """The same, said to be of ``what``."""
+        found = ConfigError(f"{what}: {self.message}", hint=self.hint)
+        found.each = tuple(one.about(what) for one in self.each)
+        return found
 
 
 class ArtifactError(UserError):
@@ -108,13 +118,59 @@ EXTRA_OF_PACKAGE = {
 """The extra of pyproject.toml that brings each importable package."""
 
 
+def one_of(errors: Iterable[ConfigError]) -> ConfigError:
+    """One error that tells all of these, each with its hint."""
+    each = tuple(errors)
+    if len(each) == 1:
+        return each[0]
+    lines = [f"{one.message} ({one.hint})" if one.hint else one.message for one in each]
+    found = ConfigError("\n  ".join([f"{len(each)} mistakes", *lines]))
+    found.each = each
+    return found
+
+
+class Mistakes:
+    """Gathers what is wrong, so that all of it is told at once, and not one thing after another."""
+
+    def __init__(self) -> None:
+        self._found: list[ConfigError] = []
+
+    def of(self, work: Callable[..., Any], *given: Any) -> Any:
+        """What ``work`` returns; None where it raises a ConfigError, which is kept."""
+        try:
+            return work(*given)
+        except ConfigError as error:
+            told = {one.message for one in self._found}
+            self._found += [one for one in error.each or (error,) if one.message not in told]
+        return None
+
+    def tell(self) -> None:
+        """Raise what was found, if anything was."""
+        if self._found:
+            raise one_of(self._found)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint that names what was probably meant, or everything there is when nothing is near."""
     names = sorted(known)
+    alike = [name for name in names if _lettering(name) == _lettering(word)] if re.search(r"\d", word) else []
+    if alike:  # 'resnet19' is one off resnet18, and ten off resnet9
+        wanted = _numbers(word)
+        closest = min(alike, key=lambda name: [abs(one - other) for one, other in zip(_numbers(name), wanted, strict=True)])
+        return f"did you mean '{closest}'?"
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known: {', '.join(names)}" if names else "none is known"
+
+
+def _lettering(name: str) -> str:
+    """A name without its numbers."""
+    return re.sub(r"\d+", "#", name.lower())
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", name)]
 
 
 def from_os_error(error: OSError) -> UserError | None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -15,12 +16,31 @@ from typing import Any
 import filelock
 
 from torchstone.core import console
-from torchstone.core.errors import ArtifactError, ConfigError, StorageError
+from torchstone.core.errors import ArtifactError, ConfigError, StorageError, from_os_error
+
+BARE = re.compile(
+    r"^[ \t]*(?P<key>[\w.-]+)[ \t]*=[ \t]*(?!(?:true|false|inf|nan)\b)(?P<word>[A-Za-z][\w./:+@-]*)[ \t]*(?:#.*)?$",
+    re.MULTILINE,
+)
+"""A line of TOML whose value is a word without quotes."""
+
+
+def make_directory(place: Path) -> None:
+    """Make a directory with those above it; one that is there is kept. Raises a StorageError where there can be none:
+    below a file, without permission, in a file system of the kernel's own such as /proc."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        refused = StorageError(
+            f"cannot make a directory at '{place}': its file system allows none there",
+            hint="choose another place for the results",
+        )
+        raise from_os_error(error) or refused from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content`` in one step; a reader sees the old or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
@@ -62,7 +82,9 @@ def read_toml(path: Path, what: str, *, hint: str | None = None) -> dict[str, An
     except FileNotFoundError:
         raise ConfigError(f"{what} '{path}' does not exist", hint=hint) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError, RecursionError) as error:
-        raise ConfigError(f"{what} '{path}' is not TOML: {error}") from None
+        bare = BARE.search(path.read_text()) if isinstance(error, tomllib.TOMLDecodeError) else None
+        quoted = f'text stands in quotes: {bare["key"]} = "{bare["word"]}"' if bare else None
+        raise ConfigError(f"{what} '{path}' is not TOML: {error}", hint=quoted) from None
 
 
 @contextlib.contextmanager
@@ -75,7 +97,7 @@ def whole_directory(place: Path, *, resume: bool = False) -> Iterator[Path]:
     partial = place.with_name(place.name + ".partial")
     if partial.exists() and not resume:
         shutil.rmtree(partial)
-    partial.mkdir(parents=True, exist_ok=True)
+    make_directory(partial)
     try:
         yield partial
     except BaseException:
@@ -95,7 +117,7 @@ def whole_directory(place: Path, *, resume: bool = False) -> Iterator[Path]:
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold ``directory`` for this process; a second process gets an error instead of a mixture."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     lock = filelock.FileLock(directory / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -115,7 +137,7 @@ def locked(directory: Path) -> Iterator[None]:
 def alone(lock_file: Path, waiting: str) -> Iterator[None]:
     """Be the one process that makes something: a second one waits for the first, and then finds it made. ``waiting`` is
     what a person is told of that."""
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(lock_file.parent)
     lock = filelock.FileLock(lock_file)
     try:
         lock.acquire(timeout=0)

@@ -110,7 +110,7 @@ def _pixels(catalog: Catalog, originals: Originals, preprocess: Preprocess, cach
     path = cache_dir / f"{key}.npy"
     if (array := _opened(path, shape)) is not None:
         return Cached(array)
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    files.make_directory(cache_dir)
     with files.alone(cache_dir / f"{key}.lock", "decoding the same images"):
         if (array := _opened(path, shape)) is None:
             partial = _reserved(path, math.prod(shape))

@@ -39,7 +39,7 @@ def _fill(directory: Path, candidate: Candidate) -> None:
     the ones of its artifact first, and its own again from the copied files."""
     artifact = candidate.artifact
     golden.check(artifact.directory, artifact.preprocess, open_candidate(candidate))
-    directory.mkdir(parents=True, exist_ok=True)
+    files.make_directory(directory)
     for name in artifact.files:
         files.link_or_copy(artifact.directory / name, directory / name)
     artifact.save(directory / "artifact.json")

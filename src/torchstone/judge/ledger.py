@@ -48,7 +48,7 @@ def look(directory: Path, test_fingerprint: str, question: dict[str, Any], earli
 
     Safe against other processes; written before the test set is looked at, so that a killed run has spent it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    files.make_directory(directory)
     path = directory / f"{test_fingerprint}.json"
     digest = files.digest(question)
     try:

@@ -23,7 +23,7 @@ def write(curve: Curve, usual: float, path: Path) -> Path:
         .get_template("range.html.j2")
         .render(curve=curve, usual=usual, figures=[draw(curve, usual, narrow=narrow) for narrow in (False, True)])
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_directory(path.parent)
     files.write_text(path, page)
     return path
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchstone.core import databases
+from torchstone.core import databases, files
 from torchstone.core.errors import StorageError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def storage(url: str, takeover: float) -> optuna.storages.RDBStorage:
     options: dict[str, Any] = {"pool_pre_ping": True}
     if parsed.get_backend_name() == "sqlite":
         options["connect_args"] = {"timeout": 60}  # seconds that a writer waits for the others
-        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        files.make_directory(Path(str(parsed.database)).parent)
     elif "options" not in parsed.query:
         # A machine that loses its power in the middle of a change would hold the row until the server misses it.
         options["connect_args"] = {"options": f"-c idle_in_transaction_session_timeout={1000 * takeover:.0f}"}

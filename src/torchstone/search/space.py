@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchstone.core import files
-from torchstone.core.errors import ConfigError, nearest
+from torchstone.core.errors import ConfigError, Mistakes, nearest
 from torchstone.train import recipes
 from torchstone.train.recipe import Recipe
 from torchstone.train.recipes import SEARCH as TABLE
@@ -111,24 +111,39 @@ def first_guess(space: Space, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(table: Mapping[str, Any], where: str) -> dict[str, Range | Choices]:
-    """The ranges that a TOML table declares; a ConfigError names the option, the value and ``where`` it stands."""
+    """The ranges that a TOML table declares; a ConfigError names each option, its value and ``where`` it stands."""
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"search = {_spelt(table)} of {where} is no table", hint=f"[{TABLE}], and the ranges below it")
     if not table:
         raise ConfigError(f"the table [{TABLE}] of {where} is empty", hint="lr = {low = 1e-4, high = 1e-2, log = true}")
     known = {*Recipe.model_fields, *OF_THE_NETWORK} - {"schema_version", *_no_numbers_of_a_training()}
-    found = {}
-    for key, given in table.items():
+    mistakes = Mistakes()
+
+    def one(key: str, given: Any) -> tuple[str, Range | Choices]:
         name = key.replace("-", "_")
         if name not in known:
-            raise ConfigError(f"unknown option '{key}' in [{TABLE}] of {where}", hint=nearest(name, known))
-        spelt = f"{name} = {_spelt(given)} in [{TABLE}] of {where}"
-        found[name] = declared(name, given, spelt, _checked)
-    return found
+            raise ConfigError(f"unknown option '{key}' in [{TABLE}] of {where}", hint=nearest(recipes.ELSEWHERE.get(name, name), known))
+        return name, declared(name, given, f"{name} = {_inline(given)} in [{TABLE}] of {where}", _checked)
+
+    found = [mistakes.of(one, key, given) for key, given in table.items()]
+    mistakes.tell()
+    return dict(found)
 
 
 def of_file(path: Path) -> dict[str, Range | Choices] | None:
     """The ranges in a recipe's TOML file, None where it has no such table."""
     content = files.read_toml(path, "the recipe")
     return parse(content[TABLE], f"'{path}'") if TABLE in content else None
+
+
+def of_recipe(recipe: str) -> tuple[Recipe, dict[str, Range | Choices] | None]:
+    """The recipe of that name or in that TOML file, and the ranges that the file declares. A ConfigError tells all that
+    is wrong with either."""
+    mistakes = Mistakes()
+    found = mistakes.of(recipes.by_name, recipe)
+    ranges = mistakes.of(of_file, Path(recipe)) if Path(recipe).suffix == ".toml" else None
+    mistakes.tell()
+    return found, ranges
 
 
 def usual(name: str, recipe: Recipe) -> dict[str, Range | Choices]:
@@ -148,6 +163,12 @@ def usual(name: str, recipe: Recipe) -> dict[str, Range | Choices]:
     else:
         found["mixup"] = Choices(values=(0.0, 0.2))
     return found
+
+
+def described(space: Space) -> str:
+    """The ranges as the TOML table that declares them."""
+    lines = [f"{name} = {_inline(table)}" for name, table in rows(space).items()]
+    return "\n".join([f"[{TABLE}]", *lines]) + "\n"
 
 
 def rows(space: Space) -> dict[str, Any]:
@@ -227,6 +248,13 @@ def _no_numbers_of_a_training() -> Iterator[str]:
 
 def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | tuple) else value
+
+
+def _inline(table: Any) -> str:
+    """A range or a list of choices on one line of TOML."""
+    if isinstance(table, Mapping):
+        return "{" + ", ".join(f"{key} = {_spelt(value)}" for key, value in table.items()) + "}"
+    return _spelt(table)
 
 
 def _spelt(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from torchstone.core import tables
+from torchstone.core import files, tables
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ArtifactError, ConfigError, DataError, nearest
 from torchstone.core.run import run_of
@@ -37,6 +37,8 @@ def evaluate(model: str, source: str | None, part: Part | None, predictions: Pat
         raise ConfigError(
             f"predictions are written as Parquet, not as '{predictions.name}'", hint="call it NAME.parquet"
         )
+    if predictions is not None:
+        files.make_directory(predictions.parent)
     artifact = find_artifact(place)
     candidate = _candidate(artifact, runtime)
     if source is None:

@@ -32,6 +32,8 @@ def models(pattern: str | None = None, *, measure: Options | None = None, out: P
         raise ConfigError(f"the page is written as .html, not as '{out.name}'")
     if out is not None and (missing := registry.missing_packages(("jinja2", "matplotlib"))):
         raise MissingPackageError("the page", missing)
+    if out is not None:
+        files.make_directory(out.parent)
     found = families.members(pattern)
     rows = measured(found, measure) if measure else [Row(member=member) for member in found]
     if out is not None:

@@ -47,6 +47,8 @@ def profile(model: str, options: Options, *, out: Path | None = None, runs: Path
         raise MissingPackageError("a profile", missing)
     if out is not None and out.suffix != ".html":
         raise ConfigError(f"a profile is written as .html, not as '{out.name}'")
+    if out is not None:
+        files.make_directory(out.parent)
     with tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
         candidate = opened(model, options, Path(scratch))
         found = measured(candidate)

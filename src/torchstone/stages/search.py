@@ -67,7 +67,7 @@ def search(settings: Settings) -> Found:
     declared = _declared(settings)
     own = settings.model_copy(update={"name": _name(settings, declared)})
     run = own.run
-    run.root.mkdir(parents=True, exist_ok=True)
+    files.make_directory(run.root)
     with files.alone(run.root / ".reading.lock", "reading the images"):
         data = read(own)
     request = training.request_of(own, data)

@@ -97,7 +97,7 @@ def search_chains(settings: Settings) -> FoundChains:
     name = settings.name or f"{data.run.name}-chains-{files.digest(plan.row)[:6]}"
     directory = data.run.studies / slug(name)
     url = settings.storage or database.sqlite(directory / "study.db")
-    directory.mkdir(parents=True, exist_ok=True)
+    files.make_directory(directory)
     opened_study = Study(url, name, plan, takeover=settings.takeover)
     with database.lost_connection_explained(), opened_study as study:
         console.say(f"search {name}: chains of {baseline.artifact.architecture}; {settings.trials} trials")

@@ -70,8 +70,8 @@ class Recipe(Value):
         default=False,
         description="a fresh head on weights from elsewhere begins as the recipe 'probe' would leave it, not at random",
     )
-    dropout: float | None = Field(default=None, ge=0, lt=1, description="None: the network's own")
-    drop_path: float | None = Field(default=None, ge=0, lt=1, description="stochastic depth; None: the network's own")
+    dropout: float | None = Field(default=None, ge=0, lt=1, description="none: the network's own")
+    drop_path: float | None = Field(default=None, ge=0, lt=1, description="stochastic depth; none: the network's own")
     freeze: tuple[str, ...] = Field(
         default=(), description="layers that keep their weights, by pattern: 'layer1.*'; 'backbone': all but the head"
     )
@@ -111,11 +111,11 @@ class Recipe(Value):
     shard: bool | None = Field(
         default=None,
         exclude=True,
-        description="in several processes each keeps a part of the optimiser's state; None: where that is large",
+        description="in several processes each keeps a part of the optimiser's state; none: where that is large",
     )
     workers: int | None = Field(
         default=None,
         ge=0,
         exclude=True,  # changes no number: not part of an artifact's key
-        description="processes that prepare batches; None: by the machine and what a batch costs",
+        description="processes that prepare batches; none: by the machine and what a batch costs",
     )

@@ -23,13 +23,15 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 
 from torchstone.core import files
-from torchstone.core.errors import ConfigError, nearest
+from torchstone.core.errors import ConfigError, Mistakes, nearest, one_of
 from torchstone.train.recipe import Recipe
 
 BASE, SEARCH = "base", "search"
 """Keys of a recipe's file that are no options of a training."""
 MARGIN = 30
 """Columns of an option and its value in ``described``."""
+ELSEWHERE = {"learning_rate": "lr", "batch_size": "batch", "wd": "weight_decay", "optimizer": "optimiser"}
+"""What other tools call some options."""
 OPTIONS = tuple(name for name in Recipe.model_fields if name != "schema_version")
 
 
@@ -87,10 +89,19 @@ def by_name(recipe: str) -> Recipe:
         return NAMED[recipe]()
     content = _content(recipe)
     options = {key: value for key, value in content.items() if key not in (BASE, SEARCH)}
+    mistakes = Mistakes()
+    base = mistakes.of(_base, content, recipe)
+    found = mistakes.of(_told_of, recipe, lambda: changed(NAMED[base or "scratch"](), options))
+    mistakes.tell()
+    return found
+
+
+def _told_of(recipe: str, work: Callable[[], Recipe]) -> Recipe:
+    """What ``work`` returns; its ConfigError says in which file the mistake is."""
     try:
-        return changed(NAMED[_base(content, recipe)](), options)
+        return work()
     except ConfigError as error:
-        raise ConfigError(f"'{recipe}': {error.message}", hint=error.hint) from None
+        raise error.about(f"'{recipe}'") from None
 
 
 def root_of(recipe: str) -> str:
@@ -101,17 +112,28 @@ def root_of(recipe: str) -> str:
 def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     """``recipe`` with other values: those of TOML, or texts as the command line gives them: dashes are as good as
     underscores, ``none`` is None where an option may be, and a list has commas (``freeze=layer1,layer2.*``). Raises a
-    ConfigError that names the option and what is wrong with it."""
-    given = {_option(key): value for key, value in options.items()}
+    ConfigError that names the options and what is wrong with each."""
+    mistakes = Mistakes()
+    names = {key: mistakes.of(_option, key) for key in options}
+    given = {name: options[key] for key, name in names.items() if name}
+    parsed = {name: _parsed(name, value) for name, value in given.items()}
+    found = mistakes.of(_validated, {**dict(recipe), **parsed}, given)
+    mistakes.tell()
+    return found
+
+
+def _validated(values: Mapping[str, Any], given: Mapping[str, Any]) -> Recipe:
+    """The recipe of these values; the ConfigError names each as it was ``given``."""
     try:
-        return Recipe.model_validate({**dict(recipe), **{name: _parsed(name, value) for name, value in given.items()}})
+        return Recipe.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        meant = meaning(name)
-        raise ConfigError(
-            f"{name} = {given.get(name, first['input'])!r} is refused: {first['msg'].lower()}",
-            hint=f"{name}: {meant}" if meant else None,
+        refused = {str(one["loc"][0]): one for one in reversed(error.errors())}
+        raise one_of(
+            ConfigError(
+                f"{name} = {given.get(name, one['input'])!r} is refused: {one['msg'].lower()}",
+                hint=f"{name}: {meant}" if (meant := meaning(name)) else None,
+            )
+            for name, one in reversed(refused.items())
         ) from None
 
 
@@ -153,7 +175,8 @@ def _option(key: str) -> str:
     name = key.strip().replace("-", "_")
     if name in OPTIONS:
         return name
-    close = difflib.get_close_matches(name, OPTIONS, n=2, cutoff=0.6) or [own for own in OPTIONS if name in own]
+    close = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, OPTIONS, n=2, cutoff=0.6)
+    close = close or [own for own in OPTIONS if name in own]
     raise ConfigError(
         f"a recipe has no option '{key}'",
         hint=f"did you mean {' or '.join(map(repr, close))}?" if close else "'torchstone recipes scratch' shows all",

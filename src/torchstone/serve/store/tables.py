@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
-from torchstone.core import databases
+from torchstone.core import databases, files
 from torchstone.core.errors import StorageError
 
 WHAT = "the server's store"
@@ -111,7 +111,7 @@ def engine(url: str) -> sa.Engine:
     """
     parsed = databases.parsed(url, WHAT)
     if parsed.get_backend_name() == "sqlite":
-        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        files.make_directory(Path(str(parsed.database)).parent)
         made = sa.create_engine(parsed, connect_args={"timeout": 10})
         event.listen(made, "connect", _prepare_sqlite)
         return made
