@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from torchstone.core import files
-from torchstone.core.errors import ConfigError, nearest
+from torchstone.core.errors import ConfigError, nearest, one_of
 from torchstone.core.registry import trackers
 from torchstone.core.run import Run, slug
 from torchstone.core.values import Budget, Metric, Value
@@ -182,12 +182,12 @@ def load_toml(path: Path) -> dict[str, Any]:
     nearest right one."""
     content = files.read_toml(path, "the configuration")
     known = {flag(name): name for name in Settings.model_fields if name != "schema_version"}
-    found = {}
-    for key, value in content.items():
-        if flag(key) not in known:
-            raise ConfigError(f"unknown key '{key}' in '{path}'", hint=nearest(flag(key), known))
-        found[known[flag(key)]] = value
-    return found
+    unknown = [key for key in content if flag(key) not in known]
+    if unknown:
+        raise one_of(
+            ConfigError(f"unknown key '{key}' in '{path}'", hint=nearest(flag(key), known)) for key in unknown
+        )
+    return {known[flag(key)]: value for key, value in content.items()}
 
 
 def settings(given: dict[str, Any], config: Path | None = None) -> Settings:
@@ -232,11 +232,14 @@ def budget_of(**values: float | str | None) -> Budget:
 
 
 def _refusal(error: ValidationError, kind: type[Value]) -> ConfigError:
-    first = error.errors()[0]
-    name = str(first["loc"][0])
-    if name not in kind.model_fields:
-        return ConfigError(f"unknown setting '{name}'", hint=nearest(name, kind.model_fields))
-    return ConfigError(f"{flag(name)} = {first['input']!r} is refused: {first['msg'].lower()}")
+    """All that was refused, each thing once."""
+    refused = {str(one["loc"][0]): one for one in reversed(error.errors())}
+    return one_of(
+        ConfigError(f"{flag(name)} = {one['input']!r} is refused: {one['msg'].lower()}")
+        if name in kind.model_fields
+        else ConfigError(f"unknown setting '{name}'", hint=nearest(name, kind.model_fields))
+        for name, one in reversed(refused.items())
+    )
 
 
 def flag(name: str) -> str:

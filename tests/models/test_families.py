@@ -52,6 +52,9 @@ def test_costs_and_accuracies_are_those_that_torchvision_publishes() -> None:
         ("alex", ["alexnet"]),
         ("SE-ResNet", ["seresnet18", "seresnet34", "seresnet50", "seresnet152"]),
         ("*lite[01]", ["tf_efficientnet_lite0", "tf_efficientnet_lite1"]),
+        ("lenet", ["lenet5"]),
+        ("lite4", ["tf_efficientnet_lite4"]),
+        ("v3", ["mobilenetv3_small_100", "mobilenetv3_large_100"]),
         ("mobilenet v3", ["mobilenetv3_small_100", "mobilenetv3_large_100"]),
     ],
 )

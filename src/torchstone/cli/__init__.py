@@ -6,6 +6,8 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,6 +16,8 @@ from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from torchstone.core.interrupts import CODE, INTERRUPTED
 
 HERE = Path(__file__).parent
 ORDER = (
@@ -86,7 +90,10 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """Entry point of the command ``torchstone``."""
-    app(prog_name="torchstone")
+    try:
+        app(prog_name="torchstone")
+    except KeyboardInterrupt:  # before a verb has begun
+        sys.exit(CODE)
 
 
 def guarded(verb: Callable[..., int]) -> Callable[..., None]:
@@ -96,9 +103,13 @@ def guarded(verb: Callable[..., int]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             code = verb(*args, **kwargs)
-        except KeyboardInterrupt:
-            _complain("interrupted; what was finished is kept, and the same command goes on from there")
-            code = 130
+            sys.stdout.flush()
+        except BrokenPipeError:  # who read the answer has read enough, as 'head' does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 128 + signal.SIGPIPE
+        except KeyboardInterrupt as stopped:
+            _complain(str(stopped) or INTERRUPTED)
+            code = CODE
         except Exception as error:
             code = _explain(error)
         raise typer.Exit(code)

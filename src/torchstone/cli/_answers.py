@@ -388,7 +388,11 @@ def stdout() -> Any:
     """A rich console for what people asked for."""
     from rich.console import Console
 
-    return Console()
+    class Answers(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Answers()
 
 
 def print_json(value: Any) -> None:

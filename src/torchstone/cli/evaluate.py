@@ -25,6 +25,9 @@ def command(
     json: JSON = False,
 ) -> int:
     from torchstone.cli import _answers
+    from torchstone.core import interrupts
     from torchstone.stages.evaluate import evaluate
 
-    return _answers.evaluation(evaluate(model, data, part, predictions), json)
+    with interrupts.prompt():
+        found = evaluate(model, data, part, predictions)
+    return _answers.evaluation(found, json)

@@ -25,7 +25,10 @@ def command(
     json: JSON = False,
 ) -> int:
     from torchstone.cli import _profiles
+    from torchstone.core import interrupts
     from torchstone.stages.profile import Options, profile
 
     options = Options(threads=threads, batch=batch, precision=precision)
-    return _profiles.profile(profile(model, options, out=out), json)
+    with interrupts.prompt():
+        found = profile(model, options, out=out)
+    return _profiles.profile(found, json)

@@ -31,21 +31,24 @@ def say(message: str) -> None:
     stderr().print(message, soft_wrap=True, markup=False)
 
 
-def track(items: Iterable[ItemT], description: str, total: int | None = None) -> Iterator[ItemT]:
-    """``items``, with a progress bar in a terminal, and a line now and then (LOG_SECONDS) in a log."""
+def track(
+    items: Iterable[ItemT], description: str, total: int | None = None, *, done: int = 0
+) -> Iterator[ItemT]:
+    """``items``, with a progress bar in a terminal, and a line now and then (LOG_SECONDS) in a log. Of ``total``,
+    ``done`` were done before."""
     console = stderr()
     if _quiet or not console.is_terminal:
-        yield from _logged(items, description, total)
+        yield from _logged(items, description, total, done)
         return
     from rich.progress import track as rich_track
 
-    yield from rich_track(items, description, total=total, console=console, transient=True)
+    yield from rich_track(items, description, total=total, completed=done, console=console, transient=True)
 
 
-def _logged(items: Iterable[ItemT], description: str, total: int | None) -> Iterator[ItemT]:
+def _logged(items: Iterable[ItemT], description: str, total: int | None, before: int) -> Iterator[ItemT]:
     """``items``, and how far it is, where that takes long."""
     last = time.monotonic()
-    for done, item in enumerate(items):
+    for done, item in enumerate(items, start=before):
         if time.monotonic() - last > LOG_SECONDS:
             say(f"{description}: {done:,}" + (f" of {total:,}" if total else ""))
             last = time.monotonic()

@@ -9,6 +9,7 @@ place, and what they cost decides.
 from __future__ import annotations
 
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -184,7 +185,9 @@ def _as_it_is(made: Any) -> Any:
 
 
 def _alone(_: int) -> None:
-    """In a worker: it is one of several, so that it uses one core."""
+    """In a worker: it is one of several, so that it uses one core. Ctrl-C in a terminal reaches all of them; it is for
+    the training to say when their work is over."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parallel.use_threads(1)
 
 

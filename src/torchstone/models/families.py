@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,14 +131,20 @@ def described(family: Family, name: str) -> Member:
 
 
 def members(pattern: str | None = None) -> list[Member]:
-    """The stored members whose name or family matches ``pattern`` (a part of it, or with * and ?), in the families'
+    """The stored members whose name or family matches ``pattern`` (a part of it, best one that begins a word; or with * and ?), in the families'
     order; a network of no family is counted now. A ConfigError where there is no such network."""
     known = [Member(**row) for row in files.read_json(TABLE)["members"]]
     if pattern is None:
         return known
-    wanted = _bare(pattern if set(pattern) & set("*?[") else f"*{pattern}*")
-    found = [one for one in known if any(fnmatch.fnmatch(_bare(word), wanted) for word in (one.name, one.family))]
-    return found or [_other(pattern, known)]
+    if set(pattern) & set("*?["):
+        tests = [lambda word: fnmatch.fnmatch(_bare(word), _bare(pattern))]
+    else:
+        # 'lenet' is LeNet, though it stands in 'mobilenet' as well: where a word begins with it, that is meant
+        tests = [lambda word: _begins(word, pattern), lambda word: _bare(pattern) in _bare(word)]
+    for test in tests:
+        if found := [one for one in known if test(one.name) or test(one.family)]:
+            return found
+    return [_other(pattern, known)]
 
 
 def smaller(architecture: str) -> list[Member]:
@@ -149,6 +156,12 @@ def smaller(architecture: str) -> list[Member]:
         return []
     less = [one for one in known if one.family == found.family and one.macs < found.macs and one.crop <= found.crop]
     return sorted(less, key=lambda one: -one.macs)
+
+
+def _begins(name: str, pattern: str) -> bool:
+    """Whether a word of ``name`` begins with ``pattern``; words begin after a space, a dash or an underscore."""
+    starts = [0, *(place.end() for place in re.finditer(r"[ _-]", name))]
+    return any(_bare(name[start:]).startswith(_bare(pattern)) for start in starts)
 
 
 def _bare(name: str) -> str:

@@ -13,13 +13,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from torchstone.core import console, machine, tables
+from torchstone.core import console, interrupts, machine, tables
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ConfigError, DataError
 from torchstone.data.augment import Augmenter
@@ -153,43 +153,76 @@ def _go_on(state: State, store: Store) -> None:
     name = ranks.as_the_first(found and found[0])
     if name is not None:
         state.restore(found[1] if found else store.load(name))
-        console.say(f"training goes on from epoch {state.progress.epoch + 1}, batch {state.progress.step + 1}")
+        console.say(f"training goes on {_place_of(state)}")
     if ranks.first:
         store.forget_after(state.number)
 
 
+def _place_of(state: State) -> str:
+    """How far a training is: 'after epoch 2 of 3', or 'in epoch 2 of 3, after batch 5 of 30'."""
+    progress, job = state.progress, state.job
+    if not progress.step:
+        return f"after epoch {progress.epoch} of {job.recipe.epochs}"
+    return f"in epoch {progress.epoch + 1} of {job.recipe.epochs}, after batch {progress.step} of {job.steps}"
+
+
 def _epoch(state: State, store: Store) -> None:
     """The rest of one epoch, from batch ``progress.step``."""
-    job, progress, sums = state.job, state.progress, state.progress.sums
+    job, progress = state.job, state.progress
     state.prepare()
     rehearse(state)
     images, order = epoch_of(job.train, job.recipe.sampler, job.seed, progress.epoch, job.classes)
     weights = class_weights_of(job)
     pace = Pace(job.recipe.checkpoint_seconds)
     bar = f"epoch {progress.epoch + 1}/{job.recipe.epochs}"
-    for batch in console.track(pace.timed(_rest_of(job, progress, images, order)), bar, job.steps - progress.step):
-        rate = state.set_rate()
-        taken = take(state, batch, weights, due=pace.due)
-        waited, seconds = pace.lap()
-        step = Step(
-            number=state.number,
-            epoch=progress.epoch + 1,
-            rows=batch.rows,
-            items=sources(images, batch.rows),
-            losses=taken.losses,
-            lr=rate,
-            gradient=taken.norm,
-            waited=waited,
-            seconds=seconds,
-        )
-        sums.add(loss=taken.loss, right=taken.right, images=taken.images, norm=taken.norm)
-        sums.waited, sums.seconds = sums.waited + waited, sums.seconds + seconds
-        progress.step += 1
-        for observer in state.observers:
-            observer.step(step)
-        if taken.due and progress.step < job.steps:
-            with pace.writing():
-                _save(state, store)
+    to_come = pace.timed(_rest_of(job, progress, images, order))
+    alone = job.ranks.size == 1  # several processes stop together, or wait for each other in vain
+    with interrupts.postponed(_say_stopping) if alone else nullcontext(lambda: False) as stopping:
+        for batch in console.track(to_come, bar, job.steps, done=progress.step):
+            _step(state, store, batch, images, weights, pace)
+            if stopping():
+                _stop(state, store)
+
+
+def _step(
+    state: State, store: Store, batch: Batch, images: ImageSet, weights: torch.Tensor | None, pace: Pace
+) -> None:
+    """Take one step, tell of it, and write a checkpoint where it is time for one."""
+    job, progress, sums = state.job, state.progress, state.progress.sums
+    rate = state.set_rate()
+    taken = take(state, batch, weights, due=pace.due)
+    waited, seconds = pace.lap()
+    step = Step(
+        number=state.number,
+        epoch=progress.epoch + 1,
+        rows=batch.rows,
+        items=sources(images, batch.rows),
+        losses=taken.losses,
+        lr=rate,
+        gradient=taken.norm,
+        waited=waited,
+        seconds=seconds,
+    )
+    sums.add(loss=taken.loss, right=taken.right, images=taken.images, norm=taken.norm)
+    sums.waited, sums.seconds = sums.waited + waited, sums.seconds + seconds
+    progress.step += 1
+    for observer in state.observers:
+        observer.step(step)
+    if taken.due and progress.step < job.steps:
+        with pace.writing():
+            _save(state, store)
+
+
+def _say_stopping() -> None:
+    console.say(
+        "stopping after this batch: the checkpoint is being written … (Ctrl-C again stops at once, at the one before)"
+    )
+
+
+def _stop(state: State, store: Store) -> NoReturn:
+    """Write the checkpoint and break off, with the word how to go on."""
+    _save(state, store)
+    raise KeyboardInterrupt(f"stopped {_place_of(state)}; the same command goes on from there")
 
 
 def _rest_of(job: Job, progress: Progress, images: ImageSet, order: NDArray[np.intp]) -> Iterator[Batch]:
