@@ -172,7 +172,9 @@ def test_every_extra_in_a_hint_is_one_of_pyproject() -> None:
 def test_the_nearest_name_or_all_of_them() -> None:
     assert errors.nearest("resnet81", ["resnet18", "lenet5"]) == "did you mean 'resnet18'?"
     assert errors.nearest("resnet19", ["resnet9", "resnet18", "resnet20", "lenet5"]) == "did you mean 'resnet18'?"
-    assert errors.nearest("efficientnet_b9", ["efficientnet_b0", "efficientnet_b8"]) == "did you mean 'efficientnet_b8'?"
+    assert (
+        errors.nearest("efficientnet_b9", ["efficientnet_b0", "efficientnet_b8"]) == "did you mean 'efficientnet_b8'?"
+    )
     assert errors.nearest("zzz", ["b", "a"]) == "known: a, b"
     assert errors.nearest("zzz", []) == "none is known"
 

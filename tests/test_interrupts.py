@@ -23,7 +23,9 @@ with interrupts.prompt():
 """
 
 
-@pytest.mark.parametrize(("kind", "code", "said"), [("deaf", 130, interrupts.INTERRUPTED), ("awake", -2, "KeyboardInt")])
+@pytest.mark.parametrize(
+    ("kind", "code", "said"), [("deaf", 130, interrupts.INTERRUPTED), ("awake", -2, "KeyboardInt")]
+)
 def test_a_computation_that_hears_nothing_ends_all_the_same(kind: str, code: int, said: str) -> None:
     command = [sys.executable, "-c", PROGRAM, kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

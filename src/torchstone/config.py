@@ -184,9 +184,7 @@ def load_toml(path: Path) -> dict[str, Any]:
     known = {flag(name): name for name in Settings.model_fields if name != "schema_version"}
     unknown = [key for key in content if flag(key) not in known]
     if unknown:
-        raise one_of(
-            ConfigError(f"unknown key '{key}' in '{path}'", hint=nearest(flag(key), known)) for key in unknown
-        )
+        raise one_of(ConfigError(f"unknown key '{key}' in '{path}'", hint=nearest(flag(key), known)) for key in unknown)
     return {known[flag(key)]: value for key, value in content.items()}
 
 

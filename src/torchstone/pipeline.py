@@ -41,17 +41,18 @@ def run(settings: Settings) -> Verdict:
 
 def foresee(settings: Settings) -> tuple[list[Foreseen], list[str]]:
     """The chains that ``run`` would try, what their steps need and how long they would take, and of each chain on what
-    it depends whether it is tried (empty: it was asked for). Nothing is read, trained or built.
-
-    A model that is not trained yet has no times; a ConfigError where not even its images' size is known."""
-    baseline = train.standing(settings)
+    it depends whether it is tried (empty: it was asked for). Nothing is trained or built, and of the images no more is
+    read than it takes to say which model they would choose. A model that is not trained yet has no times."""
+    baseline, run = train.standing(settings), settings.run
+    if baseline is None:
+        settings = train.planned(settings)
     if settings.chain:
         plans, when = compress.plan_all(settings.chain), []
     else:
         crop = baseline.preprocess.crop if baseline else train.crop_of(settings)
         rungs = ladder.rungs(settings, crop)
         plans, when = compress.plan_all([rung.chain for rung in rungs]), [ladder.WHEN[rung.kind] for rung in rungs]
-    return Foresight(baseline, settings.run, settings.seed).of(plans), when
+    return Foresight(baseline, run, settings.seed).of(plans), when
 
 
 def demo(runs: Path = Path("runs")) -> tuple[Settings, Verdict]:

@@ -139,6 +139,19 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_reader_that_has_read_enough_is_no_error(tmp_path: Path) -> None:
+    """As in ``torchstone recipes --json | head -1``; nobody reads at all here, so that the pipe is broken for sure."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "torchstone", "recipes", "--json"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_folder_is_explained(tmp_path: Path) -> None:
     source = folder(tmp_path / "data", {"a": 5, "b": 5})

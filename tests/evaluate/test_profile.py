@@ -212,6 +212,17 @@ def test_one_layer_that_takes_it_all() -> None:
     assert "'conv0'" in found.message
 
 
+def test_a_tiny_network_waits_for_its_calls_and_not_for_its_arithmetic() -> None:
+    tiny = [operator(f"conv{number}", macs=10_000, bytes=2_000, ms=0.012) for number in range(6)]
+    (found,) = advice.advise(made(*tiny))
+    assert "6 operators take 12 µs each" in found.message
+    assert "2 % of the call" in found.message
+    assert "gain little" in str(found.hint)
+    _, eager = advice.advise(made(*tiny, runtime="torch", call_ms=0.2))
+    assert "a graph runtime" in eager.message
+    assert hints(*(replace(one, macs=500_000) for one in tiny)) != [found.message], "it computes for most of its time"
+
+
 def test_turns_show_who_is_slower_while_the_machine_slows_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that only the two of them move, half again as slowly by the end."""
     now, calls = [0.0], [0]

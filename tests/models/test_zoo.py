@@ -33,7 +33,13 @@ def test_names_resolve_to_one_source(asked: str, full: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "hint"), [("lenet", "did you mean"), ("tim:resnet18", "known: timm"), ("timm:resnet19", "did you mean 'resnet18'"), ("resnet19", "did you mean 'resnet18'")]
+    ("asked", "hint"),
+    [
+        ("lenet", "did you mean"),
+        ("tim:resnet18", "known: timm"),
+        ("timm:resnet19", "did you mean 'resnet18'"),
+        ("resnet19", "did you mean 'resnet18'"),
+    ],
 )
 def test_unknown_names_get_a_hint(asked: str, hint: str) -> None:
     with pytest.raises(ConfigError, match="hint") as caught:

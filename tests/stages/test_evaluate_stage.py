@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
+from torchstone.cli import _answers
 from torchstone.core import tables
 from torchstone.core.errors import ConfigError
-from torchstone.core.values import Budget, Candidate
-from torchstone.evaluate import metrics
+from torchstone.core.run import Run
+from torchstone.core.values import Artifact, Budget, Candidate
+from torchstone.evaluate import metrics, predict
 from torchstone.export import bundle
-from torchstone.stages import compress
+from torchstone.judge import ledger
+from torchstone.stages import compress, find
 from torchstone.stages.evaluate import evaluate
 from torchstone.stages.judge_evidence import judge_evidence
-from torchstone.stages.read import Data
+from torchstone.stages.read import Data, opened
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,47 @@ def test_models_whose_classes_stand_in_another_order_are_compared_by_name(tmp_pa
     found = judge_evidence(tmp_path / "a.parquet", [tmp_path / "b.parquet"], Budget(max_drop=50))
     assert found.rows[1].accuracy is not None
     assert (found.rows[1].accuracy.agreement, found.rows[1].accuracy.top1) == (100.0, 100.0)
+
+
+def test_a_figure_on_test_is_a_look_that_is_counted_once(
+    data: Data, trained: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a copy: the looks of the shared run are those of other tests."""
+    monkeypatch.setattr("torchstone.stages.evaluate._speed", lambda *_: {})  # the clock is not what this is about
+    runs = tmp_path / "runs"
+    copy = Run(runs / "copy")
+    shutil.copytree(data.run.data, copy.data)
+    shutil.copytree(trained.directory, copy.artifacts / trained.directory.name)
+    model = str(copy.artifacts / trained.directory.name)
+    tests = data.split.test_fingerprint
+    evaluate(model, None, "val")
+    assert ledger.looks(copy.ledger, tests) == 0
+    found = evaluate(model, None, "test")
+    assert "this is look 1 at these 648 test images" in capsys.readouterr().err
+    assert (found["look"], found["level"], found["images"]) == (1, 0.975, 648)
+    assert evaluate(model, None, "test") == found
+    assert ledger.looks(copy.ledger, tests) == 1
+    assert "look" not in capsys.readouterr().err
+    z, n, share = NormalDist().inv_cdf(0.975), 648, found["top1"]
+    middle, reach = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    assert found["top1_at_least"] == pytest.approx((middle - reach) / (1 + z * z / n)), "Wilson's bound"
+    assert _answers.evaluation({**found, "latency_ms": 1.0, "latency_32_ms": 1.0}, json=False) == 0
+    assert f"at least {100 * found['top1_at_least']:.2f} (look 1 at 97.5 %)" in capsys.readouterr().out
+
+
+def test_a_model_that_a_judgement_has_shown_the_test_images_needs_no_further_look(
+    data: Data, trained: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchstone.stages.evaluate._speed", lambda *_: {})
+    copy = Run(tmp_path / "runs" / "copy")
+    shutil.copytree(data.run.data, copy.data)
+    shutil.copytree(trained.directory, copy.artifacts / trained.directory.name)
+    own = find.baseline_of(find.find_artifact(str(copy.root)))
+    here = opened(copy)
+    predict.predict(own, here.split, "test", here.sets(own.artifact, "test")["test"], copy.predictions(own, "test"))
+    found = evaluate(str(copy.root), None, "test")
+    assert "look" not in found
+    assert ledger.looks(copy.ledger, here.split.test_fingerprint) == 0
 
 
 def test_predictions_are_written_as_parquet(baseline: Candidate, tmp_path: Path) -> None:

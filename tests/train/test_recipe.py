@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from torchstone.cli import _answers
+from torchstone.cli import _recipes
 from torchstone.compress import chain
 from torchstone.config import Settings, settings, to_toml
 from torchstone.core.errors import ConfigError, TorchstoneError
@@ -157,6 +157,30 @@ def test_a_probe_needs_weights() -> None:
         stage.check(Settings(data="digits", model="lenet5", recipe="probe"))
 
 
+@pytest.mark.parametrize("name", ["probe", "finetune"])
+def test_a_recipe_that_builds_on_weights_chooses_them_or_says_so_before_anything_is_read(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = Settings(data=str(tmp_path / "nowhere"), recipe=name)
+    assert stage.planned(given).weights == "lite0"
+    monkeypatch.setattr(stage.registry, "missing_packages", lambda names: [one for one in names if "lite" in one])
+    with pytest.raises(ConfigError, match="builds on trained weights") as refused:
+        stage.check(given)
+    assert "torchstone[lite]" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("model", ["lenet5", "timm:resnet18", None])
+def test_layers_to_freeze_are_looked_for_before_anything_is_read(model: str | None, tmp_path: Path) -> None:
+    given = Settings(data=str(tmp_path / "nowhere"), model=model, set={"freeze": "no.such.layer"})
+    with pytest.raises(ConfigError, match=r"freeze = 'no\.such\.layer' matches no layer"):
+        stage.check(given)
+
+
+def test_a_rate_for_a_head_that_is_fitted_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at no learning rate"):
+        stage.find_rate(Settings(data=str(tmp_path / "nowhere"), recipe="probe", weights="lite0"))
+
+
 def test_ranges_of_a_search_do_not_disturb_a_training(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text('base = "quick"\n[search]\nlr = {low = 1e-4, high = 1e-2, log = true}\n')
     assert recipes.by_name(str(tmp_path / "own.toml")) == recipes.quick()
@@ -191,12 +215,21 @@ def test_a_policy_for_one_size_is_refused_when_the_images_have_chosen_another(
 
 def test_all_that_is_wrong_with_a_recipe_is_told_at_once(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
-    own.write_text('epochs = 2.5\nschedule = "cosin"\nlerning_rate = 1\n[search]\nlearning_rate = [1e-3, 1e-2]\nlr = 3\n')
+    own.write_text(
+        'epochs = 2.5\nschedule = "cosin"\nlerning_rate = 1\n[search]\nlearning_rate = [1e-3, 1e-2]\nlr = 3\n'
+    )
     with pytest.raises(ConfigError) as refused:
         space.of_recipe(str(own))
     told = str(refused.value)
     assert "6 mistakes" in told
-    for expected in ("starts from", "epochs = 2.5", "schedule = 'cosin'", "'lerning_rate'", "did you mean 'lr'", "lr = 3"):
+    for expected in (
+        "starts from",
+        "epochs = 2.5",
+        "schedule = 'cosin'",
+        "'lerning_rate'",
+        "did you mean 'lr'",
+        "lr = 3",
+    ):
         assert expected in told
     assert len(refused.value.each) == 6
     with pytest.raises(ConfigError, match="2 mistakes") as both:
@@ -207,7 +240,12 @@ def test_all_that_is_wrong_with_a_recipe_is_told_at_once(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("line", "hint"),
-    [("optimiser = sgd", '"sgd"'), ("dropout = none  # ours", '"none"'), ("lr = 0.1 0.2", None), ("ema = true false", None)],
+    [
+        ("optimiser = sgd", '"sgd"'),
+        ("dropout = none  # ours", '"none"'),
+        ("lr = 0.1 0.2", None),
+        ("ema = true false", None),
+    ],
 )
 def test_a_text_without_quotes_is_known_for_what_it_is(line: str, hint: str | None, tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
@@ -228,10 +266,12 @@ def test_none_is_a_value_of_an_option_that_may_be_left_to_the_network(spelling: 
 
 def test_a_recipes_file_is_shown_with_its_ranges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = tmp_path / "own.toml"
-    own.write_text('base = "quick"\n[search]\nlr = {low = 1e-4, high = 1e-2, log = true}\nfreeze = [["backbone"], []]\n')
-    assert _answers.recipes(str(own), json=False) == 0
+    own.write_text(
+        'base = "quick"\n[search]\nlr = {low = 1e-4, high = 1e-2, log = true}\nfreeze = [["backbone"], []]\n'
+    )
+    assert _recipes.recipes(str(own), json=False) == 0
     shown = tmp_path / "shown.toml"
     shown.write_text(capsys.readouterr().out)
     assert space.of_recipe(str(shown)) == space.of_recipe(str(own))
-    assert _answers.recipes(str(own), json=True) == 0
+    assert _recipes.recipes(str(own), json=True) == 0
     assert json.loads(capsys.readouterr().out)[str(own)]["search"]["lr"] == {"low": 1e-4, "high": 1e-2, "log": True}

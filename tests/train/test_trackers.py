@@ -227,6 +227,7 @@ class Unreliable:
 
 class _Unreliable(Track):
     id = "it"
+    where = "over there"
 
     def __init__(self, parent: Unreliable) -> None:
         self.parent = parent
@@ -255,6 +256,7 @@ def test_a_tracker_that_fails_is_named_once_and_the_training_goes_on(
     assert "OSError: no space left on the server); the training goes on without it" in said
     assert bad.calls.count(breaks) == 1
     assert good.calls[-1] == "close"
+    assert said.count("curves in good: over there") == 2, "when it begins, and at the end"
 
 
 class Failing(Observer):

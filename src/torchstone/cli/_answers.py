@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torchstone.judge.differences import Mismatch
     from torchstone.stages.audit import Audit
     from torchstone.stages.search import Found
-    from torchstone.train.range_test import Curve
 
 OUTCOME_CODES = {"pass": 0, "fail": 1, "undecided": 3, "void": 3}
 COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "void": "yellow", "baseline": "bold"}
@@ -281,40 +280,6 @@ def _search_table(found: Found) -> Any:
     return table
 
 
-def rate(found: Curve, page: Path, json: bool) -> int:
-    """The proposed learning rate and why; 3 where the curve does not say."""
-    code = 0 if found.proposed is not None else 3
-    if json:
-        print_json({**found.model_dump(mode="json"), "page": str(page), "exit_code": code})
-        return code
-    out = stdout()
-    proposal = f"--lr {found.proposed:g}" if found.proposed is not None else "no rate is proposed"
-    out.print(f"{proposal}: {found.reason}", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"page     {page}", highlight=False, soft_wrap=True)
-    return code
-
-
-def recipes(name: str | None, json: bool) -> int:
-    """What there is, or one recipe as a TOML file, with the ranges of a search that a file declares."""
-    from torchstone.search import space
-    from torchstone.train import recipes as known
-
-    if json:
-        found = {one: space.of_recipe(one) for one in ([name] if name else known.NAMED)}
-        rows = {one: recipe.model_dump(mode="json") for one, (recipe, _) in found.items()}
-        print_json({one: rows[one] | ({"search": space.rows(ranges)} if ranges else {}) for one, (_, ranges) in found.items()})
-        return 0
-    out = stdout()
-    if name:
-        ranges = space.of_recipe(name)[1]
-        text = known.described(name) + ("\n" + space.described(ranges) if ranges else "")
-        out.print(text, end="", markup=False, highlight=False, soft_wrap=True)
-        return 0
-    for one in known.NAMED:
-        out.print(f"{one:<10}{known.summary_of(one)}", markup=False, highlight=False, soft_wrap=True)
-    return 0
-
-
 def written(path: Path, json: bool) -> int:
     """A file that was asked for."""
     if json:
@@ -354,10 +319,15 @@ def evaluation(found: dict[str, Any], json: bool) -> int:
     out = stdout()
     out.print(f"{found['model']} in {found['runtime']}, {found['images']:,} images ({found['part']})", highlight=False)
     titles = {"weighted_f1": "weighted F1", "balanced_accuracy": "balanced accuracy", "top5": "top-5", **METRICS}
-    low, high = found["top1_interval"]
     for name in ("top1", "top5", "macro_f1", "weighted_f1", "balanced_accuracy", "auroc", "ece"):
         if name in found:
-            beside = f"  (95 %: {100 * low:.1f} to {100 * high:.1f})" if name == "top1" else ""
+            beside = ""
+            if name == "top1" and "look" in found:
+                bound, level = 100 * found["top1_at_least"], 100 * found["level"]
+                beside = f", at least {bound:.2f} (look {found['look']} at {level:g} %)"
+            elif name == "top1":
+                low, high = found["top1_interval"]
+                beside = f"  (95 %: {100 * low:.1f} to {100 * high:.1f})"
             out.print(f"  {titles[name]:18} {100 * found[name]:6.2f} %{beside}", highlight=False)
     out.print(f"  {'size':18} {found['size_mb']:6.2f} MB", highlight=False)
     out.print(f"  {'latency, batch 1':18} {found['latency_ms']:6.2f} ms", highlight=False)

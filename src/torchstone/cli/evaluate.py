@@ -17,7 +17,9 @@ def command(
     data: Annotated[str | None, typer.Argument(help="Other images; by default those of the run.")] = None,
     part: Annotated[
         Literal["train", "val", "calib", "test"] | None,
-        typer.Option(help="Part of the run's own split, val by default; test once it has met a judge."),
+        typer.Option(
+            help="Part of the run's own split, val by default; a figure on test is a look at it, and is counted."
+        ),
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Parquet file to write every answer to: evidence for judge --evidence.")

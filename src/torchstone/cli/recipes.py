@@ -16,6 +16,6 @@ def command(
     name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A name, or a TOML file.")] = None,
     json: JSON = False,
 ) -> int:
-    from torchstone.cli import _answers
+    from torchstone.cli import _recipes
 
-    return _answers.recipes(name, json)
+    return _recipes.recipes(name, json)

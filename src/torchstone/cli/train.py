@@ -20,13 +20,13 @@ FIND_LR = Annotated[
 
 @with_settings(*JUDGING, *SEARCHING, find_lr=FIND_LR)
 def command(given: dict[str, Any], config: Path | None, json: bool, *, find_lr: bool) -> int:
-    from torchstone.cli import _answers
+    from torchstone.cli import _answers, _recipes
     from torchstone.config import settings
     from torchstone.stages.train import find_rate, train
 
     chosen = settings(given, config)
     if find_lr:
-        return _answers.rate(*find_rate(chosen), json)
+        return _recipes.rate(*find_rate(chosen), json)
     artifact = train(chosen)
     first = os.environ.get("RANK", "0") == "0"  # of those that torchrun started: one answers
     return _answers.artifact(artifact, chosen, json) if first else 0

@@ -31,9 +31,7 @@ def say(message: str) -> None:
     stderr().print(message, soft_wrap=True, markup=False)
 
 
-def track(
-    items: Iterable[ItemT], description: str, total: int | None = None, *, done: int = 0
-) -> Iterator[ItemT]:
+def track(items: Iterable[ItemT], description: str, total: int | None = None, *, done: int = 0) -> Iterator[ItemT]:
     """``items``, with a progress bar in a terminal, and a line now and then (LOG_SECONDS) in a log. Of ``total``,
     ``done`` were done before."""
     console = stderr()

@@ -317,6 +317,8 @@ class Track:
 
     id: str
     """By which the same training is found again."""
+    where: str = ""
+    """What to type, or open, to look at it."""
 
     def scalars(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Finite numbers by name, in the order of their steps."""

@@ -156,7 +156,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     alike = [name for name in names if _lettering(name) == _lettering(word)] if re.search(r"\d", word) else []
     if alike:  # 'resnet19' is one off resnet18, and ten off resnet9
         wanted = _numbers(word)
-        closest = min(alike, key=lambda name: [abs(one - other) for one, other in zip(_numbers(name), wanted, strict=True)])
+        closest = min(
+            alike, key=lambda name: [abs(one - other) for one, other in zip(_numbers(name), wanted, strict=True)]
+        )
         return f"did you mean '{closest}'?"
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from torchstone.core import registry, tables
 from torchstone.core.contracts import Box, Listing, Reader
@@ -27,7 +30,18 @@ from torchstone.data.sources import find_reader, source_digest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["PARTS", "find_reader", "fingerprint", "made_of", "pixels_sha256", "read", "settled", "source_digest", "write"]
+__all__ = [
+    "PARTS",
+    "find_reader",
+    "fingerprint",
+    "glimpse",
+    "made_of",
+    "pixels_sha256",
+    "read",
+    "settled",
+    "source_digest",
+    "write",
+]
 
 SIMILAR = "similar.parquet"
 PARTS = "parts"
@@ -59,6 +73,21 @@ def read(source: str, out_dir: Path, *, empty_classes: bool = False) -> Catalog:
     findings = [_fault_found(listing, row, fault) for row, fault in faults.items()]
     seen = zip(rows, looks, strict=True)
     return write(listing, seen, out_dir, root=root, reader=name, findings=findings, empty_classes=empty_classes)
+
+
+def glimpse(source: str, count: int = 50) -> float:
+    """Pixels of the median image's shorter side, by so many images from all over ``source``. Raises the DataErrors of
+    ``read`` for what cannot be read at all."""
+    root, name = find_reader(source)
+    reader = readers.ready(name)
+    paths = reader.listing(root).paths
+    sides = []
+    for row in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int):
+        with contextlib.suppress(DataError, OSError), Image.open(BytesIO(reader.image(root, paths[int(row)]))) as image:
+            sides.append(min(image.size))
+    if not sides:
+        raise DataError(f"no image of '{source}' can be read", hint=f"torchstone audit {source} says why")
+    return float(np.median(sides))
 
 
 def write(
@@ -173,8 +202,8 @@ def settled(listing: Listing) -> Listing:
     finding = Finding(
         check=PARTS,
         severity="info",
-        message=f"the source has a val part and no test: {count_of(images, 'image')} of its val are the test part here, "
-        "which nothing is chosen by, and val is cut from train",
+        message=f"the source has a val part and no test: {count_of(images, 'image')} of its val are the test part "
+        "here, which nothing is chosen by, and val is cut from train",
         hint="for a val of your own, keep other images in a part called test: a folder test/ beside train/ and val/, "
         "or that word in the column split",
         evidence={"images": images},

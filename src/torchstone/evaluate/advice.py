@@ -20,6 +20,8 @@ LOW = 0.25
 """Share of its roof below which an operator is far from it."""
 TINY_MS = 0.02
 """Below which an operator is mostly the call of it."""
+TINY_MEAN_MS = 0.05
+"""Of an average operator with what lies around it, below which a network may be too small for advice on arithmetic."""
 FUSED = ("norm", "relu", "silu", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "clamp", "gelu")
 CONVERSIONS = ("reorder", "transpose", "cast", "convert", "quantize", "fakequant", "_to_copy", "clone", "contiguous")
 GRAPHS = ("onnxruntime", "openvino")
@@ -27,7 +29,8 @@ GRAPHS = ("onnxruntime", "openvino")
 
 def advise(profile: Profile) -> list[Finding]:
     """What was noticed, with numbers, and the command that follows from it; empty where nothing stands out."""
-    return [found for rule in RULES for found in rule(profile)]
+    rules = OF_TINY if _is_tiny(profile) else RULES
+    return [found for rule in rules for found in rule(profile)]
 
 
 def _busy(profile: Profile) -> Iterator[Finding]:
@@ -44,6 +47,31 @@ def _busy(profile: Profile) -> Iterator[Finding]:
 
 def _is_busy(profile: Profile) -> bool:
     return profile.processor < QUIET
+
+
+def _tiny(profile: Profile) -> Iterator[Finding]:
+    """A network that waits for its calls: narrower arithmetic and fewer channels save what it does not spend."""
+    each = 1e3 * profile.call_ms / len(profile.operators)
+    yield _finding(
+        f"the network is tiny: its {len(profile.operators)} operators take {each:.0f} µs each, and their arithmetic "
+        f"would take {_percent(_arithmetic_share(profile))} of the call at this machine's peak. The rest is what it "
+        "costs to start them",
+        hint="more images a call (--batch 32) share that cost; INT8, BF16 and pruning gain little here",
+        each_us=each,
+        arithmetic=_arithmetic_share(profile),
+    )
+
+
+def _is_tiny(profile: Profile) -> bool:
+    if not profile.operators or not profile.macs:
+        return False
+    mean = profile.call_ms / len(profile.operators)
+    return mean < TINY_MEAN_MS and _arithmetic_share(profile) < LOW
+
+
+def _arithmetic_share(profile: Profile) -> float:
+    """Of a call, which its operations would take at the peak in f32."""
+    return 2e-6 * profile.macs / profile.peaks.arithmetic("f32") / profile.call_ms
 
 
 def _eager(profile: Profile) -> Iterator[Finding]:
@@ -172,6 +200,7 @@ def _one_layer(profile: Profile) -> Iterator[Finding]:
 RULES: tuple[Callable[[Profile], Iterator[Finding]], ...] = (
     _busy, _eager, _left_in_f32, _arithmetic, _memory, _conversions, _far, _one_layer,
 )  # fmt: skip
+OF_TINY: tuple[Callable[[Profile], Iterator[Finding]], ...] = (_busy, _tiny, _eager, _conversions)
 
 
 def _other(runtime: str) -> str:

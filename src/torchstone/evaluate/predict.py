@@ -48,9 +48,9 @@ def predict(candidate: Candidate, split: Split, part: Part, images: ImageSet, pa
     """
     if len(images) != split.sizes.get(part, 0):
         raise ValueError(f"{len(images)} images were given for '{part}', which has {split.sizes.get(part, 0)}")
-    kept = _kept(candidate, split, part, images, path)
-    if kept is not None:
-        return kept
+    there = kept(candidate, split, part, images, path)
+    if there is not None:
+        return there
     found = answer(candidate, images, part)
     store(path, dataclasses.replace(found, header={**found.header, "split_fingerprint": split.fingerprint}))
     return load(path)
@@ -111,7 +111,7 @@ def load(path: Path) -> Predictions:
     )
 
 
-def _kept(candidate: Candidate, split: Split, part: Part, images: ImageSet, path: Path) -> Predictions | None:
+def kept(candidate: Candidate, split: Split, part: Part, images: ImageSet, path: Path) -> Predictions | None:
     """What is stored at ``path``, if it answers exactly this question."""
     if not path.exists():
         return None

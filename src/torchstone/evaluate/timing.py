@@ -102,9 +102,10 @@ def session(
         places = next(iter(paths.values())) if len(paths) == 1 else paths
         with workers(seats, places, {batch: COPIES} | ({THROUGHPUT_BATCH: 1} if throughput else {})) as opened:
             clock = _Clock(name, phase, opened)
-            for seat in opened:
+            for seat in track(opened, "timing, warm-up", total=len(opened)):
                 clock.slot(seat, batch, 0, ms=WARMUP_MS)
-            for turn in track(schedule(name, len(pairs), quartets), f"timing, {quartets} quartets a pair"):
+            turns = schedule(name, len(pairs), quartets)
+            for turn in track(turns, f"timing, {quartets} quartets a pair", total=len(turns)):
                 clock.quartet(pairs[turn.comparison], turn, batch)
             if throughput:
                 clock.throughput(list(known))
@@ -198,7 +199,8 @@ class _Clock:
     def throughput(self, seats: list[str]) -> None:
         """Each candidate alone with large batches, round by round in changing order."""
         draw = generator("throughput", self._name)
-        for number in range(THROUGHPUT_ROUNDS):
+        rounds = range(THROUGHPUT_ROUNDS)
+        for number in track(rounds, f"timing, {THROUGHPUT_BATCH} images at a time", total=len(rounds)):
             for place, index in enumerate(draw.permutation(len(seats))):
                 row = {"rival": None, "quartet": number, "order": None, "slot": place, "side": "candidate"}
                 self._keep(seats[index], row | self.slot(seats[index], THROUGHPUT_BATCH, 0, calls=1))

@@ -168,6 +168,14 @@ def compare(
     )
 
 
+def at_least(wrong: NDArray[np.bool_], level: float, groups: NDArray[np.integer] | None = None) -> float:
+    """Lower bound of one model's top-1 (a fraction) at the one-sided ``level``, by which images were ``wrong``: what it
+    loses against a model that is always right, whose score bound is Wilson's (1927)."""
+    lost, n = int(wrong.sum()), len(wrong)
+    effect = 1.0 if groups is None else design_effect(wrong, np.zeros(n, np.bool_), groups)
+    return 1 - upper_bound(lost / effect, 0.0, n / effect, level)
+
+
 def keeps(share: float, baseline_top1: float, drop_lower: float, drop_upper: float) -> Proof:
     """Whether the candidate keeps this share of the baseline's accuracy, as MLPerf asks for 99 %: by the bounds of the
     drop, with the baseline's accuracy on these images taken as known."""

@@ -2,7 +2,8 @@
 
 Every look at a test set that could change a choice uses it up a little. Of the total one-sided α = 1 - confidence,
 look j spends α/2ʲ, so that all looks together never spend more than α; then new images are due. A look is the question
-put to the test set (baseline, shortlist in its order, budget): the same question again is the same look.
+put to the test set (baseline, shortlist in its order, budget; or the figure of one model): the same question again is
+the same look.
 
 One file for each test fingerprint, shared by all runs below the same folder. A test set that grew out of earlier ones
 holds their images still: it begins where their looks ended.
@@ -40,6 +41,16 @@ def entry_of_ids(
     """The same, of whatever is judged that has ids."""
     asked = {"baseline": baseline, "shortlist": list(shortlist), "budget": budget.model_dump(mode="json")}
     return asked if procedure == "fixed-order" else asked | {"shortlist": sorted(shortlist), "procedure": procedure}
+
+
+def figure(candidate: Candidate) -> dict[str, Any]:
+    """The question what one candidate reaches on the test set, by itself."""
+    return {"figure_of": candidate.id}
+
+
+def known(directory: Path, test_fingerprint: str, question: dict[str, Any]) -> int | None:
+    """The number of the look at which this question was put, None where it was not."""
+    return _read(directory / f"{test_fingerprint}.json").get(files.digest(question))
 
 
 def look(directory: Path, test_fingerprint: str, question: dict[str, Any], earlier: Sequence[str] = ()) -> int:

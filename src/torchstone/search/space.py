@@ -113,7 +113,9 @@ def first_guess(space: Space, known: Mapping[str, Any]) -> dict[str, Any]:
 def parse(table: Mapping[str, Any], where: str) -> dict[str, Range | Choices]:
     """The ranges that a TOML table declares; a ConfigError names each option, its value and ``where`` it stands."""
     if not isinstance(table, Mapping):
-        raise ConfigError(f"search = {_spelt(table)} of {where} is no table", hint=f"[{TABLE}], and the ranges below it")
+        raise ConfigError(
+            f"search = {_spelt(table)} of {where} is no table", hint=f"[{TABLE}], and the ranges below it"
+        )
     if not table:
         raise ConfigError(f"the table [{TABLE}] of {where} is empty", hint="lr = {low = 1e-4, high = 1e-2, log = true}")
     known = {*Recipe.model_fields, *OF_THE_NETWORK} - {"schema_version", *_no_numbers_of_a_training()}
@@ -122,7 +124,10 @@ def parse(table: Mapping[str, Any], where: str) -> dict[str, Range | Choices]:
     def one(key: str, given: Any) -> tuple[str, Range | Choices]:
         name = key.replace("-", "_")
         if name not in known:
-            raise ConfigError(f"unknown option '{key}' in [{TABLE}] of {where}", hint=nearest(recipes.ELSEWHERE.get(name, name), known))
+            raise ConfigError(
+                f"unknown option '{key}' in [{TABLE}] of {where}",
+                hint=nearest(recipes.ELSEWHERE.get(name, name), known),
+            )
         return name, declared(name, given, f"{name} = {_inline(given)} in [{TABLE}] of {where}", _checked)
 
     found = [mistakes.of(one, key, given) for key, given in table.items()]

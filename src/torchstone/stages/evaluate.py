@@ -9,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from torchstone.core import files, tables
+from torchstone.core import console, files, tables
 from torchstone.core.contracts import ImageSet
-from torchstone.core.errors import ArtifactError, ConfigError, DataError, nearest
+from torchstone.core.errors import ConfigError, DataError, nearest
 from torchstone.core.run import run_of
 from torchstone.core.seeding import sample_rows
-from torchstone.core.values import Artifact, Candidate, Part
+from torchstone.core.values import Artifact, Budget, Candidate, Part
 from torchstone.data import catalog as catalogs
 from torchstone.data.cache import open_images
 from torchstone.data.sources.rows import PARQUET
 from torchstone.evaluate import metrics, predict, timing
 from torchstone.export import bundle
+from torchstone.judge import accuracy, ledger
+from torchstone.judge.evidence import Evidence
 from torchstone.stages.find import BASELINE, candidate_of, find_artifact, split_runtime
-from torchstone.stages.read import opened
+from torchstone.stages.read import Data, opened
 
 QUARTETS = 4
 
@@ -29,7 +31,9 @@ QUARTETS = 4
 def evaluate(model: str, source: str | None, part: Part | None, predictions: Path | None = None) -> dict[str, Any]:
     """Metrics of one model on a part of its run's split, or on all images of another source; its latency at batch 1 and
     32 on one thread (medians of one short session: to compare two models, ``judge`` them). ``predictions`` is a Parquet
-    file that is written: evidence for ``judge_evidence``."""
+    file that is written: evidence for ``judge_evidence``.
+
+    A figure on test is a look at it, which the ledger counts once, unless the model has met test in a judgement."""
     place, runtime = split_runtime(model)
     if source is not None and part is not None:
         raise ConfigError("a part was named together with other images", hint="other images are evaluated as a whole")
@@ -44,18 +48,13 @@ def evaluate(model: str, source: str | None, part: Part | None, predictions: Pat
     if source is None:
         part = part or "val"
         data = opened(run_of(artifact))
-        path = data.run.predictions(candidate, part)
-        if part == "test" and not path.exists():
-            raise ArtifactError(
-                f"'{candidate.name}' has not met the test images, and each look at them counts",
-                hint=f"torchstone judge {data.run.root} onnx --max-drop 1 gives it a figure on test, and counts the "
-                "look; until then evaluate on val",
-            )
         images = data.sets(artifact, part)[part]
-        found = predict.predict(candidate, data.split, part, images, path)
+        look = _counted(data, candidate, images) if part == "test" else None
+        found = predict.predict(candidate, data.split, part, images, data.run.predictions(candidate, part))
         speed = _speed(candidate, images)
+        bound = {} if look is None else _bounded(data, found, look)
     else:
-        found, speed = _on_other_images(candidate, source)
+        found, speed, bound = *_on_other_images(candidate, source), {}
     figures = metrics.summary(found.labels, found.scores)
     if predictions is not None:
         _write(predictions, found, artifact, figures)
@@ -68,10 +67,35 @@ def evaluate(model: str, source: str | None, part: Part | None, predictions: Pat
         "size_mb": artifact.size_mb,
         **speed,
         **figures,
-        "top1_interval": metrics.interval(figures["top1"], len(found)),
+        **(bound or {"top1_interval": metrics.interval(figures["top1"], len(found))}),
         "recall": dict(zip(artifact.classes, (float(value) for value in metrics.recall(matrix)), strict=True)),
         "confusion": matrix.tolist(),
     }
+
+
+def _counted(data: Data, candidate: Candidate, images: ImageSet) -> int | None:
+    """The number of this look at the test images, written down before it is taken; None where a judgement has shown
+    them to this model already, so that nothing new is learned from them."""
+    fingerprint, question = data.split.test_fingerprint, ledger.figure(candidate)
+    number = ledger.known(data.run.ledger, fingerprint, question)
+    path = data.run.predictions(candidate, "test")
+    if number is not None or predict.kept(candidate, data.split, "test", images, path) is not None:
+        return number
+    number = ledger.look(data.run.ledger, fingerprint, question, data.split.earlier_tests)
+    following = 100 * ledger.level(Budget().confidence, number + 1)
+    console.say(
+        f"this is look {number} at these {len(images):,} test images, and is written down: what is judged on them from "
+        f"now on has bounds at {following:g} %. To choose by, evaluate on val"
+    )
+    return number
+
+
+def _bounded(data: Data, found: predict.Predictions, look: int) -> dict[str, Any]:
+    """What top-1 is at least, at the level of this look."""
+    level = ledger.level(Budget().confidence, look)
+    wrong = metrics.predicted_classes(found.scores) != found.labels
+    lower = accuracy.at_least(wrong, level, Evidence(data.run).groups(found.items))
+    return {"look": look, "level": level, "top1_at_least": lower}
 
 
 def _candidate(artifact: Artifact, runtime: str | None) -> Candidate:
@@ -91,6 +115,7 @@ def _write(path: Path, found: predict.Predictions, artifact: Artifact, figures: 
 def _speed(candidate: Candidate, images: ImageSet) -> dict[str, float]:
     """Milliseconds of one call at batch 1 and at batch 32."""
     rows = sample_rows(images.labels, 64, "timing")
+    console.say(f"timing {candidate.name}, one image and {timing.THROUGHPUT_BATCH} at a time")
     session = timing.session(
         [], control=candidate, quartets=QUARTETS, phase="screening", pixels=images.images(rows), throughput=True
     )

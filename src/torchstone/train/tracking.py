@@ -111,6 +111,8 @@ class Tracking(Observer):
         outcome = _finite({"best_epoch": best_epoch, **{name: row[name] for name in row if name.startswith("val_")}})
         self._made("what the network says of val", lambda: self._tell_of_val(step))
         self._each("close", lambda track: track.close(outcome, finished=True))
+        for tracker in self._tracks:
+            self._say_where(tracker)
         self._tracks.clear()
 
     def broken_off(self, error: BaseException) -> None:
@@ -175,11 +177,16 @@ class Tracking(Observer):
             with self._guarded(tracker):
                 self._home.mkdir(parents=True, exist_ok=True)
                 self._tracks[tracker] = plugin.open(training)
+                self._say_where(tracker)
         if set(self._tracks) <= set(self._known_as):
             return
         new = {tracker: track for tracker, track in self._tracks.items() if tracker not in self._known_as}
         self._made("the first images", lambda: self._tell_of_samples(new))
         self._made("the graph", lambda: self._tell_of_graph(new))
+
+    def _say_where(self, tracker: str) -> None:
+        if where := self._tracks[tracker].where:
+            console.say(f"curves in {tracker}: {where}")
 
     def _tell_of_samples(self, tracks: Mapping[str, Track]) -> None:
         samples, lines = self._samples()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,9 +40,11 @@ class _Run(Track):
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         uri = os.environ.get("MLFLOW_TRACKING_URI")
+        local = f"sqlite:///{training.home / 'mlflow.db'}"
+        self.where = f"the server at {uri}" if uri else f"mlflow server --backend-store-uri {shlex.quote(local)}"
         # Two trainings that begin at once would both make the tables.
         with filelock.FileLock(training.home / ".mlflow.lock"):
-            self._client: Any = MlflowClient(tracking_uri=uri or f"sqlite:///{training.home / 'mlflow.db'}")
+            self._client: Any = MlflowClient(tracking_uri=uri or local)
             experiment = self._experiment(training, local=not uri)
         if training.known_as:
             self.id = training.known_as

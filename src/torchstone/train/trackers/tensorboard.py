@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,6 +31,7 @@ class _Events(Track):
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self.id = training.known_as or training.name
+        self.where = f"tensorboard --logdir {shlex.quote(str(training.home / 'tensorboard'))}"
         self._options = dict(training.options)
         # What an earlier attempt wrote of these steps after its last checkpoint is not shown twice.
         first = training.first_step if training.known_as else None

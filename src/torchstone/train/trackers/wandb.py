@@ -4,6 +4,7 @@ kept."""
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,8 @@ class _Run(Track):
         )
         _open[self.id] = self._run
         self._log = Path(self._run.settings.sync_file)
+        folder = shlex.quote(str(self._log.parent))
+        self.where = self._run.url or f"kept in {folder}; 'wandb sync {folder}' sends it"
         self._written = 0
         # A run's own steps must never go back, which they do after a kill: ours are a column like any other.
         self._run.define_metric("step", hidden=True)
