@@ -131,8 +131,8 @@ def described(family: Family, name: str) -> Member:
 
 
 def members(pattern: str | None = None) -> list[Member]:
-    """The stored members whose name or family matches ``pattern`` (with * and ?, or a part of it: where it begins a word
-    of some, the others are left out), in the families' order; a network of no family is counted now. A ConfigError
+    """The stored members whose name or family matches ``pattern`` (with * and ?, or a part of it: where it begins a
+    word of some, the others are left out), in the families' order; a network of no family is counted now. A ConfigError
     where there is no such network."""
     known = [Member(**row) for row in files.read_json(TABLE)["members"]]
     if pattern is None:
