@@ -62,7 +62,7 @@ def read(settings: Settings) -> Data:
                 console.say(f"note: {finding.message}\nhint: {finding.hint}")
         if notes := [one for one in noticed if one.severity == "info" and one.check != catalogs.PARTS]:
             named = "; ".join(_in_short(finding.message) for finding in notes)
-            console.say(f"{count_of(len(notes), 'note')} ({named}): {hint} shows them")
+            console.say(f"{count_of(len(notes), 'note')} ({named}): {hint} shows {'it' if len(notes) == 1 else 'them'}")
         console.say("images: " + ", ".join(f"{split.sizes[part]:,} {part}" for part in PARTS if part in split.sizes))
         files.write_json(run.environment, machine.environment())
         files.write_json(stamp, source)
