@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 
 from torchstone.core import contracts, registry
-from torchstone.core.errors import EXTRA_OF_PACKAGE
+from torchstone.core.errors import EXTRAS_OF_PACKAGE
 from torchstone.core.values import Format, Precision
 
 HEAVY = (
@@ -90,7 +90,7 @@ def test_it_says_what_it_is(kind: str, name: str) -> None:
 def test_what_it_requires_has_a_known_extra(kind: str, name: str) -> None:
     required = KINDS[kind][0].get(name).requires
     assert isinstance(required, tuple)
-    assert set(required) <= set(EXTRA_OF_PACKAGE)
+    assert set(required) <= set(EXTRAS_OF_PACKAGE)
 
 
 @every_step
@@ -115,7 +115,7 @@ def test_a_step_names_formats_targets_and_packages_that_exist(name: str) -> None
     assert set(step.targets) <= set(registry.runtimes.names())
     assert step.version >= 1
     for target in (None, *step.targets):
-        assert set(step.requires_for(target)) <= set(EXTRA_OF_PACKAGE)
+        assert set(step.requires_for(target)) <= set(EXTRAS_OF_PACKAGE)
 
 
 def test_no_two_steps_share_a_name() -> None:

@@ -162,11 +162,23 @@ def test_a_missing_package_names_the_extra_that_brings_it() -> None:
     assert MissingPackageError("step 'int8'", ["nncf", "onnx"]).hint == "pip install 'torchstone[openvino,train]'"
 
 
+def test_a_package_of_several_extras_is_brought_by_the_one_that_is_meant() -> None:
+    for missing, own, extras in (
+        (["sqlalchemy"], "serve", "serve"),
+        (["sqlalchemy"], None, "search"),
+        (["sqlalchemy", "starlette"], None, "serve"),
+        (["mlflow", "sqlalchemy", "alembic"], None, "track"),
+        (["onnxruntime", "torch"], "serve", "serve,train"),
+    ):
+        assert MissingPackageError("it", missing, extra=own).hint == f"pip install 'torchstone[{extras}]'"
+
+
 def test_every_extra_in_a_hint_is_one_of_pyproject() -> None:
     import tomllib
 
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-    assert set(errors.EXTRA_OF_PACKAGE.values()) <= set(project["optional-dependencies"])
+    known = {extra for extras in errors.EXTRAS_OF_PACKAGE.values() for extra in extras}
+    assert known <= set(project["optional-dependencies"])
 
 
 def test_the_nearest_name_or_all_of_them() -> None:

@@ -14,7 +14,7 @@ import typer
 from torchstone.cli._flags import absent, keyword, parameter
 from torchstone.serve.settings import ServeSettings, flag, settings
 
-NEEDS = ("onnxruntime", "starlette", "uvicorn", "python_multipart")
+NEEDS = ("onnxruntime", "starlette", "uvicorn", "python_multipart", "sqlalchemy", "prometheus_client")
 
 
 def command(**arguments: Any) -> int:
@@ -26,7 +26,7 @@ def command(**arguments: Any) -> int:
     config = arguments.pop("config")
     chosen = settings({name: value for name, value in arguments.items() if not absent(value)}, config)
     if missing := missing_packages(NEEDS):
-        raise MissingPackageError("'serve'", missing)
+        raise MissingPackageError("'serve'", missing, extra="serve")
     Supervisor(chosen, serving=lambda url: say(f"serving on {url}")).run()
     return 0
 

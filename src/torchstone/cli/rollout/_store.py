@@ -34,7 +34,7 @@ def opened(state: Path, store: str | None) -> Iterator[Connection]:
     from torchstone.serve.store import tables
 
     if missing := missing_packages(("sqlalchemy",)):
-        raise MissingPackageError("'rollout'", missing)
+        raise MissingPackageError("'rollout'", missing, extra="serve")
     if store is None and not (state / tables.FILE).exists():
         raise ConfigError(
             f"no server keeps its state in '{state}'", hint="torchstone serve BUNDLE --state DIR, then the same --state"
