@@ -29,11 +29,13 @@ demo: $(VENV)/.runtime
 ## make test       all tests that take seconds
 test: $(VENV)/.dev
 	@.ci/postgresql
+	@.ci/redis
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(PYTEST_ARGS)
 
 ## make test-all   the slow ones, too
 test-all: $(VENV)/.dev
 	@.ci/postgresql
+	@.ci/redis
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 ## make check      format, lint, types, layers

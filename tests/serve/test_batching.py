@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from torchstone.core.contracts import Runner
-from torchstone.serve.batching import Batcher
+from torchstone.serve.batching import Batch, Batcher
 from torchstone.serve.decoding import Decoding
 from torchstone.serve.model import Served, open_served
 from torchstone.serve.refusals import Refusal
@@ -228,8 +228,10 @@ def test_closing_answers_what_was_accepted(served: Served, pictures: list[bytes]
 def test_who_watches_sees_each_batch_and_cannot_end_it(served: Served, pictures: list[bytes]) -> None:
     watched: list[tuple[int, ...]] = []
 
-    def inferred(pixels: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
-        watched.append((*pixels.shape, *probabilities.shape))
+    def inferred(batch: Batch) -> None:
+        assert batch.pixels is not None
+        assert batch.probabilities is not None
+        watched.append((*batch.pixels.shape, *batch.probabilities.shape))
         raise ValueError("a watcher's own fault")
 
     async def main() -> None:

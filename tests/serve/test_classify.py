@@ -43,7 +43,7 @@ def test_however_an_image_comes_the_answer_is_the_same(server: Live, pictures: l
         answers.append(prediction)
     assert all(one["top"] == answers[0]["top"] for one in answers)
     assert len({one["id"] for one in answers}) == len(answers)
-    assert [one["id"] for one in answers] == sorted(one["id"] for one in answers)
+    assert [one["id"][:12] for one in answers] == sorted(one["id"][:12] for one in answers)  # milliseconds
     assert set(answers[0]["milliseconds"]) == {"queue", "decode", "infer"}
     shares = [row["probability"] for row in answers[0]["top"]]
     assert shares == sorted(shares, reverse=True)

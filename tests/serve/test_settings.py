@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from torchstone.core.errors import ConfigError
-from torchstone.serve.deployment import named_places
 from torchstone.serve.keys import Keys, key_of
-from torchstone.serve.settings import ServeSettings, settings
+from torchstone.serve.settings import ServeSettings, named_places, settings
 
 KEY, OTHER, ADMIN = "a-key-of-twenty-chars", "another-key-of-some-length", "the-key-of-the-administrator"
 

@@ -1,14 +1,17 @@
 """The bundle: what is served. A directory that holds the model, its preprocessing, its labels, golden images to prove
-itself on, and for an INT8 or BF16 model the FP32 one to fall back on; every file is named in the manifest."""
+itself on, what validation's images looked like to it, and for an INT8 or BF16 model the FP32 one to fall back on; every
+file is named in the manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torchstone.core import files
 from torchstone.core.artifact import load_artifact
-from torchstone.core.values import Candidate
+from torchstone.core.contracts import ImageSet
+from torchstone.core.values import Artifact, Candidate
+from torchstone.export import reference
 from torchstone.runtimes import golden, open_candidate
 
 MANIFEST = "manifest.json"
@@ -16,12 +19,23 @@ FALLBACK = "fallback"
 CANDIDATE = "candidate.json"
 
 
-def write(winner: Candidate, fallback: Candidate | None, place: Path) -> Path:
-    """Write the bundle of ``winner`` at ``place``, whole or not at all, and prove it on its golden images."""
+def write(
+    winner: Candidate, fallback: Candidate | None, place: Path, *, val: Callable[[Artifact], ImageSet] | None = None
+) -> Path:
+    """Write the bundle of ``winner`` at ``place``, whole or not at all, and prove it on its golden images.
+
+    ``val`` gives validation's images as an artifact sees them; without it the bundle has no reference, and a server
+    notices no drift.
+    """
     with files.whole_directory(place) as directory:
         _fill(directory, winner)
+        both = {directory: winner}
         if fallback is not None and fallback.id != winner.id:
             _fill(directory / FALLBACK, fallback)
+            both[directory / FALLBACK] = fallback
+        for part, candidate in both.items():
+            if val is not None:
+                reference.write(part, candidate, val(candidate.artifact))
         names = sorted(path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
         files.write_json(directory / MANIFEST, {name.as_posix(): files.sha256(directory / name) for name in names})
     return place

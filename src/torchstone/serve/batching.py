@@ -13,8 +13,8 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,14 +28,14 @@ from torchstone.serve.refusals import Refusal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Inferred = Callable[["NDArray[np.uint8]", "NDArray[np.float32]"], None]
-
 
 class Result(NamedTuple):
     """What one image comes back with."""
 
     probabilities: NDArray[np.float32]
     """float32[C]"""
+    label: int
+    confidence: float
     milliseconds: dict[str, float]
 
 
@@ -56,9 +56,14 @@ class Batch:
     session: int
     pixels: NDArray[np.uint8] | None = None
     probabilities: NDArray[np.float32] | None = None
+    labels: list[int] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
     error: Exception | None = None
     started: float = 0.0
     seconds: float = 0.0
+
+
+Inferred = Callable[[Batch], None]
 
 
 class Batcher:
@@ -112,11 +117,16 @@ class Batcher:
                 hint="try again later, or more slowly", retry_after=seconds,
             )  # fmt: skip
 
-    def submit(self, images: Sequence[bytes], deadline: float) -> list[asyncio.Future[Result]]:
+    def submit(
+        self, images: Sequence[bytes], deadline: float, looks: Mapping[int, str] | None = None
+    ) -> list[asyncio.Future[Result]]:
         """Accept encoded images, all or none. Each future gets its Result, or a Refusal: ``unusable`` for what is no
-        image, ``late`` for what was not answered by ``deadline`` (in the loop's time). Raises the Refusal ``full``."""
+        image, ``late`` for what was not answered by ``deadline`` (in the loop's time). ``looks`` has the ids of those
+        that are looked at closely, by their place. Raises the Refusal ``full``."""
         self.check_room(len(images))
-        return [self._accept(content, None, deadline) for content in images]
+        if not looks:
+            return [self._accept(content, None, deadline) for content in images]
+        return [self._accept(content, None, deadline, looks.get(place, "")) for place, content in enumerate(images)]
 
     def submit_pixels(self, pixels: NDArray[np.uint8], deadline: float) -> list[asyncio.Future[Result]]:
         """The same for images that are pixels already: uint8[n, crop, crop, 3]."""
@@ -135,11 +145,13 @@ class Batcher:
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
-    def _accept(self, content: bytes, pixels: NDArray[np.uint8] | None, deadline: float) -> asyncio.Future[Result]:
+    def _accept(
+        self, content: bytes, pixels: NDArray[np.uint8] | None, deadline: float, look: str = ""
+    ) -> asyncio.Future[Result]:
         future: asyncio.Future[Result] = self._loop.create_future()
         item = Item(
             content=content, preprocess=self.served.preprocess, done=self._decoded, pixels=pixels,
-            arrival=time.perf_counter(), future=future,
+            arrival=time.perf_counter(), future=future, look=look,
         )  # fmt: skip
         item.timer = self._loop.call_at(deadline, self._expire, item)
         self._items.add(item)
@@ -199,13 +211,15 @@ class Batcher:
             try:
                 batch.pixels = np.stack([item.pixels for item in batch.items if item.pixels is not None])
                 batch.probabilities = self.served.answer(batch.pixels, session)
+                batch.labels = batch.probabilities.argmax(axis=1).tolist()
+                batch.confidences = batch.probabilities.max(axis=1).tolist()
             except Exception as error:  # the thread must go on for the others
                 batch.error = error
             batch.seconds = time.perf_counter() - batch.started
             self._loop.call_soon_threadsafe(self._finished, batch)
-            if self._inferred is not None and batch.pixels is not None and batch.probabilities is not None:
+            if self._inferred is not None and batch.probabilities is not None:
                 with contextlib.suppress(Exception):  # who watches must not end what is watched
-                    self._inferred(batch.pixels, batch.probabilities)
+                    self._inferred(batch)
 
     def _finished(self, batch: Batch) -> None:
         self._idle.append(batch.session)
@@ -218,7 +232,8 @@ class Batcher:
                 continue
             decode = item.seconds * 1e3
             waited = max(0.0, (batch.started - item.arrival) * 1e3 - decode)
-            result = Result(batch.probabilities[row], {"queue": waited, "decode": decode, "infer": infer})
+            times = {"queue": waited, "decode": decode, "infer": infer}
+            result = Result(batch.probabilities[row], batch.labels[row], batch.confidences[row], times)
             self._settle(item)
             if item.future is not None and not item.future.done():
                 item.future.set_result(result)

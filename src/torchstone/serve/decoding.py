@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from torchstone.core.errors import TorchstoneError
 from torchstone.core.values import Preprocess
+from torchstone.data.appearance import side_of
 from torchstone.data.preprocess import prepare
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ class Job:
     seconds: float = 0.0
     given_up: bool = False
     """Nobody waits for it any more: it is not decoded."""
+    look: str = ""
+    """The id of an image that is to be looked at closely; empty: it is not."""
+    side: float = math.nan
+    """``data.appearance.side_of`` it, where it is looked at."""
 
 
 class Decoding:
@@ -96,6 +102,8 @@ class Decoding:
             job.error = error
         except Exception as error:  # the thread must go on for the others
             job.error = error
+        if job.look:
+            job.side = side_of(job.content)
         job.content = b""
 
     def _hand_over(self, jobs: list[Job]) -> list[Job]:

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
-from pathlib import Path
 
-from torchstone.core.errors import ConfigError, nearest
+from torchstone.core.errors import nearest
 from torchstone.runtimes.onnxruntime import bound_arena
+from torchstone.serve.board import Board
+from torchstone.serve.cache import open_cache
 from torchstone.serve.decoding import Decoding
 from torchstone.serve.keys import Keys
 from torchstone.serve.model import Served
+from torchstone.serve.observing import Observing
 from torchstone.serve.refusals import Refusal
 from torchstone.serve.rollout.attached import Attached
 from torchstone.serve.service import Service
-from torchstone.serve.settings import ServeSettings
+from torchstone.serve.settings import ServeSettings, named_places
 from torchstone.serve.store import tables
 from torchstone.serve.store.writer import Writer
-
-NAME = re.compile(r"[\w.-]{1,100}")
 
 
 class Deployment:
     """What the routes ask. It is opened, used and closed on one event loop."""
 
-    def __init__(self, settings: ServeSettings, keys: Keys) -> None:
+    def __init__(self, settings: ServeSettings, keys: Keys, board: Board | None = None, slot: int = 0) -> None:
+        """``board`` is shared with the other workers, ``slot`` is this one's; without one, it counts for itself."""
         self.settings = settings
         self.keys = keys
         self.places = named_places(settings.bundles)
@@ -34,6 +34,11 @@ class Deployment:
         """Answers say that the connection ends with them, and readiness says no."""
         self.tell_others: Callable[[], None] | None = None
         """Lets the other workers reload, too; None: there are none."""
+        self.observing: Observing | None = None
+        """None before the bundles are open."""
+        self._board = board
+        self._slot = slot
+        self._cache = open_cache(settings)
         self._attached: Attached | None = None
         self._decoding: Decoding | None = None
         self._bodies = 0
@@ -45,7 +50,7 @@ class Deployment:
 
     @property
     def log(self) -> Writer | None:
-        """The log; None before the bundles are open."""
+        """The log; None before the bundles are open, and where none is kept."""
         return self._attached.log if self._attached is not None else None
 
     @property
@@ -69,12 +74,18 @@ class Deployment:
             bound_arena(settings.arena_mb * 1_000_000)
         self._decoding = Decoding(settings.decoders_each, settings.max_pixels, asyncio.get_running_loop())
         opened = {}
-        self._attached = Attached(self.store)
+        self._attached = Attached(self.store, logs=not settings.no_log)
+        board = self._board or Board.of(1)
+        self.observing = Observing(board, board.slot(self._slot), settings)
         for name, directory in self.places.items():
-            opened[name] = Service(name, directory, settings, self._decoding, log=self._attached.log)
+            opened[name] = Service(
+                name, directory, settings, self._decoding, cache=self._cache, log=self._attached.log,
+                observer=self.observing,
+            )  # fmt: skip
             await opened[name].open()
         self.services = opened
         self._attached.follow(opened, asyncio.get_running_loop())
+        self.observing.begin(opened, self._cache, self._attached.log)
 
     async def reload(self) -> list[Served]:
         """Open all bundles again. One that does not prove itself leaves its old model where it is, and raises."""
@@ -86,8 +97,12 @@ class Deployment:
             await service.close()
         if self._attached is not None:
             await asyncio.to_thread(self._attached.close)
+        if self._cache is not None:
+            await self._cache.close()
         if self._decoding is not None:
             await asyncio.to_thread(self._decoding.close)
+        if self.observing is not None:
+            self.observing.close()
 
     def hold(self, size: int) -> None:
         """Make room for ``size`` more bytes of bodies, or raise the Refusal; ``release`` gives it back."""
@@ -104,26 +119,4 @@ class Deployment:
 
 def store_of(settings: ServeSettings) -> str:
     """Address of the database of log and rollouts."""
-    first = next(iter(named_places(settings.bundles).values()))
-    return tables.url_of(settings.state or first.resolve().parent / "serve-state", settings.store)
-
-
-def named_places(bundles: tuple[str, ...]) -> dict[str, Path]:
-    """``NAME=DIRECTORY`` or a directory, which is called like itself, or like its run if it is called 'bundle'."""
-    places: dict[str, Path] = {}
-    for text in bundles:
-        name, equals, directory = text.partition("=")
-        if not equals or Path(text).exists():
-            place = Path(text)
-            resolved = place.resolve()
-            name = resolved.parent.name if resolved.name == "bundle" else resolved.name
-        else:
-            place = Path(directory)
-        if NAME.fullmatch(name) is None:
-            raise ConfigError(
-                f"a model cannot be called '{name}'", hint="letters, digits, dots, dashes: NAME=DIRECTORY"
-            )
-        if name in places:
-            raise ConfigError(f"two bundles are called '{name}'", hint=f"name them: {name}-2={place}")
-        places[name] = place
-    return places
+    return tables.url_of(settings.state_directory, settings.store)

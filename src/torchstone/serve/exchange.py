@@ -59,12 +59,13 @@ class Endpoint:
 class Exchange:
     """A request and the reply to it."""
 
-    __slots__ = ("_held", "_query", "_receive", "_send", "deployment", "replied", "scope")
+    __slots__ = ("_held", "_query", "_receive", "_send", "deployment", "scope", "status")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, deployment: Deployment) -> None:
         self.scope = scope
         self.deployment = deployment
-        self.replied = False
+        self.status = 0
+        """Of the reply; 0 before it."""
         self._receive = receive
         self._send = send
         self._held = 0
@@ -132,7 +133,7 @@ class Exchange:
         fields = [(b"content-type", kind), (b"content-length", b"%d" % len(content)), *(headers or ())]
         if self.deployment.draining:
             fields.append(CLOSE)
-        self.replied = True
+        self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": fields})
         await self._send({"type": "http.response.body", "body": content})
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from torchstone.core import console
+from torchstone.core import console, files, machine
 from torchstone.core.contracts import Runner
 from torchstone.core.errors import ArtifactError
 from torchstone.core.registry import runtimes
@@ -52,6 +53,15 @@ class Served:
     def bundle(self) -> str:
         """What an answer says of the model that gave it."""
         return self.candidate.artifact.id[:12]
+
+    @cached_property
+    def identity(self) -> bytes:
+        """32 bytes that are others wherever an answer to the same image may be another: another model, another way to
+        read images or to compute, in another version or on another kind of processor."""
+        candidate = self.candidate
+        how = candidate.options.model_dump(mode="json", exclude={"threads", "batch"})
+        here = [machine.versions(), machine.cpu_name()]
+        return bytes.fromhex(files.digest([candidate.artifact.id, candidate.runtime, how, *here]))
 
     @property
     def preprocess(self) -> Preprocess:

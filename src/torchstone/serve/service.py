@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
+import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from torchstone.core import console
-from torchstone.serve.batching import Batcher, Result
+from torchstone.serve.batching import Batch, Batcher, Result
 from torchstone.serve.decoding import Decoding
 from torchstone.serve.model import Served, open_served
 from torchstone.serve.refusals import Refusal
 from torchstone.serve.settings import ServeSettings
-from torchstone.serve.values import Answer, Cache, Log, Observer, Role, Route, Router, new_id
+from torchstone.serve.values import Answer, Cache, Log, Look, Observer, Role, Route, Router, new_id
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +33,16 @@ SHADOWS = 32
 """Images of a candidate in shadow that wait at most; more are left out, and counted."""
 _STABLE = Route("stable", False)
 _AT_ONCE = {"queue": 0.0, "decode": 0.0, "infer": 0.0}
+
+
+class _Image(NamedTuple):
+    """One image of a request."""
+
+    content: bytes
+    sha256: bytes
+    id: str
+    key: str | None
+    look: bool
 
 
 class Service:
@@ -95,6 +107,8 @@ class Service:
         async with self._changing:
             before, self._candidate = self._candidate, None
             self._retire(before)
+            if self._observer is not None:
+                self._observer.ended(self.name, "canary")
 
     async def close(self) -> None:
         """Answer what was accepted, and accept nothing more."""
@@ -124,11 +138,12 @@ class Service:
         batcher = self._batcher()
         deadline = self._deadline(timeout)
         if self._cache is None and self._log is None and self._candidate is None:  # nothing needs to know the image
-            return await self._answered(batcher, "stable", images, deadline)
-        hashes = [hashlib.sha256(content).hexdigest() for content in images]
-        pairs = zip(images, hashes, strict=True)
-        tasks = [asyncio.ensure_future(self._one(content, sha, deadline, key)) for content, sha in pairs]
-        return await _all(tasks)
+            return await self._answered(batcher, "stable", images, deadline, self._looks(len(images)))
+        if len(images) == 1:  # without a task of its own, which would cost as much as all the rest in here
+            return [await self._one(images[0], deadline, key, look=self._wanted())]
+        looks = self._looks(len(images))
+        ones = (self._one(content, deadline, key, look=place in looks) for place, content in enumerate(images))
+        return await _all([asyncio.ensure_future(one) for one in ones])
 
     async def classify_pixels(self, pixels: NDArray[np.uint8], *, timeout: float | None = None) -> list[Answer]:
         """The same for what a client has prepared itself, uint8[n, crop, crop, 3]: the stable model answers, past cache
@@ -142,62 +157,73 @@ class Service:
         futures = self._submitted(lambda: batcher.submit_pixels(pixels, self._deadline(timeout)))
         return [self._answer(batcher, "stable", result) for result in await self._results(futures)]
 
-    async def _one(self, content: bytes, sha256: str, deadline: float, key: str | None) -> Answer:
+    async def _one(self, content: bytes, deadline: float, key: str | None, *, look: bool) -> Answer:
         """One image by way of the cache and the router, told to the log."""
-        id = new_id()
+        image = _Image(content, hashlib.sha256(content).digest(), new_id(), key, look)
         candidate = self._candidate
         route = _STABLE
         if candidate is not None and self.router is not None:
-            route = self.router.route(id, key)
+            route = self.router.route(image.id, key)
         if route.shadow and candidate is not None:
-            self._shadow(candidate, content, sha256, id, key)
+            self._shadow(candidate, image)
         if route.answer == "canary" and candidate is not None:
             with contextlib.suppress(Refusal):  # what the candidate cannot answer, the stable one does
-                return await self._told(candidate, "canary", content, sha256, deadline, id, key)
-        return await self._told(self._batcher(), "stable", content, sha256, deadline, id, key)
+                return await self._told(candidate, "canary", image, deadline)
+        return await self._told(self._batcher(), "stable", image, deadline)
 
-    async def _told(
-        self, batcher: Batcher, role: Role, content: bytes, sha256: str, deadline: float, id: str, key: str | None
-    ) -> Answer:
+    async def _told(self, batcher: Batcher, role: Role, image: _Image, deadline: float) -> Answer:
         """The answer of one model, from the cache where it is there; the log is told, of a failure, too."""
         began = time.perf_counter()
         try:
-            answer = await self._looked_up(batcher, role, content, sha256, deadline, id)
+            answer = await self._looked_up(batcher, role, image, deadline)
         except Refusal as refusal:
-            self._logged(batcher, role, id, key, sha256, began, None, refusal.code)
+            self._logged(batcher, role, image, began, None, refusal.code)
             raise
-        self._logged(batcher, role, id, key, sha256, began, answer, None)
+        self._logged(batcher, role, image, began, answer, None)
         return answer
 
-    async def _looked_up(
-        self, batcher: Batcher, role: Role, content: bytes, sha256: str, deadline: float, id: str
-    ) -> Answer:
-        place = bytes.fromhex(sha256) + bytes.fromhex(batcher.served.candidate.artifact.id)
-        known = await self._cache.get(place) if self._cache is not None else None
+    async def _looked_up(self, batcher: Batcher, role: Role, image: _Image, deadline: float) -> Answer:
+        looks = {0: image.id} if image.look and role == "stable" else {}
+        if self._cache is None:
+            return (await self._answered(batcher, role, [image.content], deadline, looks, image.id))[0]
+        place = image.sha256 + batcher.served.identity
+        known = _probabilities(await self._cache.get(place), len(batcher.served.labels))
         if batcher.closed:  # meanwhile the model was exchanged
             if role != "stable":
                 raise Refusal("stopping", "the rollout has ended")
-            return await self._looked_up(self._batcher(), role, content, sha256, deadline, id)
-        if known is not None and len(known) == 4 * len(batcher.served.labels):
-            answer = Answer(
-                id=id, bundle=batcher.served.bundle, probabilities=np.frombuffer(known, np.float32), cached=True,
-                milliseconds=_AT_ONCE,
-            )  # fmt: skip
-            if self._observer is not None:
-                self._observer.answered(self.name, role, answer)
+            return await self._looked_up(self._batcher(), role, image, deadline)
+        if known is None:
+            answer = (await self._answered(batcher, role, [image.content], deadline, looks, image.id))[0]
+            await self._cache.put(place, answer.probabilities.tobytes())
             return answer
-        answers = await self._answered(batcher, role, [content], deadline, [id])
-        if self._cache is not None:
-            await self._cache.put(place, answers[0].probabilities.tobytes())
-        return answers[0]
+        label = int(known.argmax())
+        answer = Answer(
+            id=image.id, bundle=batcher.served.bundle, probabilities=known, label=label, confidence=float(known[label]),
+            cached=True, milliseconds=_AT_ONCE,
+        )  # fmt: skip
+        if self._observer is not None:
+            self._observer.answered(self.name, role, answer)
+            if looks:
+                look = Look(image.id, label, answer.confidence, math.nan, None)
+                self._observer.looked(self.name, batcher.served.bundle, look)
+        return answer
 
     async def _answered(
-        self, batcher: Batcher, role: Role, images: Sequence[bytes], deadline: float, ids: Sequence[str] = ()
-    ) -> list[Answer]:
-        futures = self._submitted(lambda: batcher.submit(images, deadline))
+        self, batcher: Batcher, role: Role, images: Sequence[bytes], deadline: float, looks: Mapping[int, str],
+        id: str | None = None,
+    ) -> list[Answer]:  # fmt: skip
+        """Answers of one model, computed. ``looks`` are the ids of images to be looked at, by place; ``id`` is that of
+        a single one."""
+        futures = self._submitted(lambda: batcher.submit(images, deadline, looks))
         results = await self._results(futures)
-        names = ids or [new_id() for _ in results]
-        return [self._answer(batcher, role, result, id) for result, id in zip(results, names, strict=True)]
+        return [self._answer(batcher, role, result, id or looks.get(place)) for place, result in enumerate(results)]
+
+    def _wanted(self) -> bool:
+        return self._observer is not None and self._observer.wanted(self.name)
+
+    def _looks(self, images: int) -> dict[int, str]:
+        """Which of the images of a request is looked at closely, if one is: any of them, not always the first."""
+        return {random.randrange(images): new_id()} if self._wanted() else {}
 
     def _submitted(self, submit: Callable[[], list[asyncio.Future[Result]]]) -> list[asyncio.Future[Result]]:
         try:
@@ -219,14 +245,14 @@ class Service:
 
     def _answer(self, batcher: Batcher, role: Role, result: Result, id: str | None = None) -> Answer:
         answer = Answer(
-            id=id or new_id(), bundle=batcher.served.bundle, probabilities=result.probabilities, cached=False,
-            milliseconds=result.milliseconds,
+            id=id or new_id(), bundle=batcher.served.bundle, probabilities=result.probabilities, label=result.label,
+            confidence=result.confidence, cached=False, milliseconds=result.milliseconds,
         )  # fmt: skip
         if self._observer is not None:
             self._observer.answered(self.name, role, answer)
         return answer
 
-    def _shadow(self, candidate: Batcher, content: bytes, sha256: str, id: str, key: str | None) -> None:
+    def _shadow(self, candidate: Batcher, image: _Image) -> None:
         """Let the candidate answer for the log alone; nobody waits for it, and it takes no room from anybody."""
         if candidate.waiting >= SHADOWS:
             self.shadows_dropped += 1
@@ -234,20 +260,19 @@ class Service:
 
         async def answer() -> None:
             with contextlib.suppress(Refusal):
-                await self._told(candidate, "shadow", content, sha256, self._deadline(None), id, key)
+                await self._told(candidate, "shadow", image, self._deadline(None))
 
         self._later(answer())
 
     def _logged(
-        self, batcher: Batcher, role: Role, id: str, key: str | None, sha256: str, began: float,
-        answer: Answer | None, error: str | None,
-    ) -> None:  # fmt: skip
+        self, batcher: Batcher, role: Role, image: _Image, began: float, answer: Answer | None, error: str | None
+    ) -> None:
         if self._log is None:
             return
-        label = int(answer.probabilities.argmax()) if answer is not None else -1
         self._log.predicted(
-            id=id, time=time.time(), bundle=batcher.served.bundle, role=role, key=key, image=sha256, label=label,
-            confidence=float(answer.probabilities[label]) if answer is not None else 0.0,
+            id=image.id, time=time.time(), bundle=batcher.served.bundle, role=role, key=image.key,
+            image=image.sha256.hex(), label=answer.label if answer is not None else -1,
+            confidence=answer.confidence if answer is not None else 0.0,
             milliseconds=0.0 if answer is not None and answer.cached else (time.perf_counter() - began) * 1e3,
             error=error,
         )  # fmt: skip
@@ -269,10 +294,16 @@ class Service:
         served = await asyncio.to_thread(open_served, directory, self._settings, self.name)
         observer = self._observer
 
-        def inferred(pixels: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
-            if observer is not None:
-                observer.inferred(self.name, role, pixels, probabilities)
+        def inferred(batch: Batch) -> None:
+            assert observer is not None
+            observer.inferred(self.name, role, len(batch.items))
+            for row, item in enumerate(batch.items):
+                if item.look:
+                    look = Look(item.look, batch.labels[row], batch.confidences[row], item.side, item.pixels)
+                    observer.looked(self.name, served.bundle, look)
 
+        if observer is not None:
+            observer.opened(self.name, role, served)
         return Batcher(
             served, self._decoding, queue=self._settings.queue, max_delay=self._settings.max_delay_ms / 1e3,
             inferred=inferred if observer is not None else None,
@@ -286,6 +317,14 @@ class Service:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _probabilities(known: bytes | None, classes: int) -> NDArray[np.float32] | None:
+    """What a cache keeps of an answer, if it is one: a cache outside of this process may hold anything."""
+    if known is None or len(known) != 4 * classes:
+        return None
+    found = np.frombuffer(known, np.float32)
+    return found if 0.99 < found.sum() < 1.01 and found.min() >= 0 else None  # NaN is neither
 
 
 async def _all(awaited: Sequence[asyncio.Future]) -> list:

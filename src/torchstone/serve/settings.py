@@ -3,6 +3,7 @@ with dashes for underscores."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from pydantic import Field, ValidationError
 from torchstone.core import files, machine
 from torchstone.core.errors import ConfigError, nearest
 from torchstone.core.values import Value
+
+NAME = re.compile(r"[\w.-]{1,100}")
 
 
 class ServeSettings(Value):
@@ -28,6 +31,28 @@ class ServeSettings(Value):
     store: str | None = Field(
         default=None,
         description="database of log and rollouts, postgresql://USER@HOST/NAME; by default a file in state",
+    )
+    no_log: bool = Field(
+        default=False,
+        description="keep no log of predictions: then no label finds its prediction, and no rollout can run",
+    )
+    cache: str = Field(
+        default="memory",
+        description="where answers are kept for the next time: memory (of each worker), none, or redis://HOST:6379/0",
+    )
+    cache_mb: float = Field(default=64.0, gt=0, description="10⁶ bytes of answers in the memory of each worker")
+
+    drift_rate: float = Field(
+        default=4.0, ge=0, le=100, description="images a second that each worker looks at for drift; 0: none"
+    )
+    drift_window: int = Field(
+        default=1000, ge=50, le=100_000, description="images that are compared with the bundle's reference at once"
+    )
+    drift_copies: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="small copies of images that lie far out, in the state directory; by default no picture is kept",
     )
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all of this machine's")
@@ -92,6 +117,13 @@ class ServeSettings(Value):
             raise _refusal(error) from None
 
     @property
+    def state_directory(self) -> Path:
+        """Folder of what the server keeps."""
+        if self.state is not None:
+            return self.state
+        return next(iter(named_places(self.bundles).values())).resolve().parent / "serve-state"
+
+    @property
     def threads_each(self) -> int:
         """Threads of the model in each worker: what was asked for, or a worker's share of the cgroup's cores."""
         return self.threads or max(1, machine.usable_cores() // self.workers)
@@ -115,6 +147,27 @@ def settings(given: dict[str, Any], config: Path | None = None) -> ServeSettings
             "no bundle was named", hint='torchstone serve runs/NAME/bundle, or bundles = ["…"] in the file'
         )
     return ServeSettings(**values)
+
+
+def named_places(bundles: tuple[str, ...]) -> dict[str, Path]:
+    """``NAME=DIRECTORY`` or a directory, which is called like itself, or like its run if it is called 'bundle'."""
+    places: dict[str, Path] = {}
+    for text in bundles:
+        name, equals, directory = text.partition("=")
+        if not equals or Path(text).exists():
+            place = Path(text)
+            resolved = place.resolve()
+            name = resolved.parent.name if resolved.name == "bundle" else resolved.name
+        else:
+            place = Path(directory)
+        if NAME.fullmatch(name) is None:
+            raise ConfigError(
+                f"a model cannot be called '{name}'", hint="letters, digits, dots, dashes: NAME=DIRECTORY"
+            )
+        if name in places:
+            raise ConfigError(f"two bundles are called '{name}'", hint=f"name them: {name}-2={place}")
+        places[name] = place
+    return places
 
 
 def flag(name: str) -> str:

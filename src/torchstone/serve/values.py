@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from torchstone.serve.model import Served
+
 Role = Literal["stable", "canary", "shadow"]
 
 
@@ -25,6 +27,9 @@ class Answer:
     """The first 12 characters of the artifact's id."""
     probabilities: NDArray[np.float32]
     """float32[C]"""
+    label: int
+    """The most probable class, and its probability."""
+    confidence: float
     cached: bool
     milliseconds: Mapping[str, float]
     """``queue``, ``decode``, ``infer``: what the image waited for, and what was done with it."""
@@ -44,9 +49,15 @@ class Log(Protocol):
 class Cache(Protocol):
     """Answers by what was asked. It fails quietly, and counts that."""
 
+    hits: int
+    misses: int
+    errors: int
+
     async def get(self, key: bytes) -> bytes | None: ...
 
     async def put(self, key: bytes, value: bytes) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class Route(NamedTuple):
@@ -62,8 +73,30 @@ class Router(Protocol):
     def route(self, id: str, key: str | None) -> Route: ...
 
 
+class Look(NamedTuple):
+    """One image of the stable model's that is looked at closely."""
+
+    id: str
+    label: int
+    confidence: float
+    side: float
+    """``data.appearance.side_of`` its file; NaN where it was not read, like ``pixels`` that are None: the answer came
+    from the cache."""
+    pixels: NDArray[np.uint8] | None
+
+
 class Observer(Protocol):
-    """Is told what happens. All but ``inferred`` are called on the event loop, so each must be quick."""
+    """Is told what happens. All but ``inferred`` and ``looked`` are called on the event loop, so each must be quick;
+    these two are called in the thread that computed a batch, after its answers have left (``looked`` on the loop, too,
+    for an answer from the cache)."""
+
+    def opened(self, model: str, role: Role, served: Served) -> None:
+        """From now on ``served`` answers in that role; a shadow is opened as a canary."""
+        ...
+
+    def ended(self, model: str, role: Role) -> None:
+        """Nothing answers in that role any more."""
+        ...
 
     def answered(self, model: str, role: Role, answer: Answer) -> None: ...
 
@@ -71,10 +104,15 @@ class Observer(Protocol):
         """An image that was not answered; ``code`` is one of ``refusals.CODES``."""
         ...
 
-    def inferred(self, model: str, role: Role, pixels: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
-        """A batch, uint8[n, crop, crop, 3] and float32[n, C]; called in the thread that computed it, after its answers
-        have left."""
+    def inferred(self, model: str, role: Role, images: int) -> None:
+        """A batch."""
         ...
+
+    def wanted(self, model: str) -> bool:
+        """Whether an image that comes now is to be looked at closely."""
+        ...
+
+    def looked(self, model: str, bundle: str, look: Look) -> None: ...
 
 
 def new_id() -> str:

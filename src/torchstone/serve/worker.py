@@ -1,7 +1,8 @@
-"""One worker process: ``python -m torchstone.serve.worker FD CONTROL``, started by ``workers.py``.
+"""One worker process: ``python -m torchstone.serve.worker FD CONTROL BOARD SLOT``, started by ``workers.py``.
 
-It inherits the listening socket as file descriptor FD, and a socket to its supervisor as CONTROL, over which it is told
-its settings (one line of JSON) and says ``ready``, ``failed`` or ``reload``. When the supervisor is gone, it stops.
+It inherits the listening socket as file descriptor FD, the memory in which all workers count as BOARD, of which it has
+the SLOT of this number, and a socket to its supervisor as CONTROL, over which it is told its settings (one line of
+JSON) and says ``ready``, ``failed`` or ``reload``. When the supervisor is gone, it stops.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from torchstone.core import console
 from torchstone.core.errors import TorchstoneError
 from torchstone.serve.app import Application
+from torchstone.serve.board import Board
 from torchstone.serve.deployment import Deployment
 from torchstone.serve.keys import Keys
 from torchstone.serve.protocol import Server
@@ -27,7 +29,7 @@ SWITCH = 0.001
 answers that are waiting for the event loop while an image is decoded."""
 
 
-def main(listening: int, control: int) -> int:
+def main(listening: int, control: int, board: int, slot: int) -> int:
     """Serve until SIGTERM; the exit code."""
     sys.setswitchinterval(SWITCH)
     port = socket.socket(fileno=listening)
@@ -35,7 +37,8 @@ def main(listening: int, control: int) -> int:
     with supervisor.makefile("r", encoding="utf-8") as lines:
         settings = ServeSettings(**json.loads(lines.readline()))
     try:
-        application = Application(Deployment(settings, Keys.of(settings)))
+        shared = Board(board, settings.workers + 1)
+        application = Application(Deployment(settings, Keys.of(settings), shared, slot))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_serve(application, port, supervisor))
     except TorchstoneError as error:
@@ -99,4 +102,4 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(int(sys.argv[1]), int(sys.argv[2])))
+    raise SystemExit(main(*map(int, sys.argv[1:])))

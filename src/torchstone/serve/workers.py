@@ -22,10 +22,14 @@ from dataclasses import dataclass, field
 
 from torchstone.core import console
 from torchstone.core.errors import ConfigError, TorchstoneError
-from torchstone.serve.deployment import named_places, store_of
+from torchstone.serve.board import Board
+from torchstone.serve.deployment import store_of
+from torchstone.serve.metrics import cell
 from torchstone.serve.rollout.attached import register
 from torchstone.serve.rollout.controller import Controller
-from torchstone.serve.settings import ServeSettings
+from torchstone.serve.rollout.shown import RolloutNumbers
+from torchstone.serve.settings import ServeSettings, named_places
+from torchstone.serve.watching import Watcher
 
 BACKLOG = 2048
 MAX_PAUSE = 8.0
@@ -41,6 +45,8 @@ class Worker:
     process: subprocess.Popen[bytes]
     control: socket.socket
     started: float
+    slot: int
+    """Of the board: nobody else's while it lives, then that of the worker in its place."""
     text: bytes = b""
     ready: bool = False
 
@@ -56,8 +62,13 @@ class Supervisor:
     stopping: bool = False
     announced: bool = False
     failures: int = 0
-    start_at: list[float] = field(default_factory=list)
-    """When workers that died are to be started again."""
+    start_at: list[tuple[float, int]] = field(default_factory=list)
+    """When workers that died are to be started again, and in which slot."""
+    board: Board = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.board = Board.of(self.settings.workers + 1)
+        self._own = self.board.slot(self.settings.workers)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what kept the first workers from serving."""
@@ -68,8 +79,8 @@ class Supervisor:
             _signals(selector) as received,
         ):
             try:
-                for _ in range(self.settings.workers):
-                    self._start(port, selector)
+                for slot in range(self.settings.workers):
+                    self._start(slot, port, selector)
                 while not self.stopping:
                     for key, _ in selector.select(self._pause()):
                         if key.data is None:
@@ -83,27 +94,35 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _watching(self) -> Iterator[None]:
-        """Serve what rollouts have promoted, and let a thread decide on those that are running."""
-        url = store_of(self.settings)
+        """Serve what rollouts have promoted; let a thread decide on those that are running, and one look for drift."""
+        url, state = store_of(self.settings), self.settings.state_directory
         places = register(url, named_places(self.settings.bundles))
         bundles = tuple(f"{name}={place}" for name, place in places.items())
-        self.settings = self.settings.model_copy(update={"bundles": bundles, "store": url})
+        self.settings = self.settings.model_copy(update={"bundles": bundles, "store": url, "state": state})
         stop = threading.Event()
-        thread = threading.Thread(target=Controller(url).run, args=(stop,), name="rollout-controller", daemon=True)
-        thread.start()
+        shown = RolloutNumbers(self._own)
+        controller = Controller(url, ended=shown.ended, seen=shown.seen)
+        watcher = Watcher(self.board, self._own, self.settings.drift_window)
+        threads = [
+            threading.Thread(target=controller.run, args=(stop,), name="rollout-controller", daemon=True),
+            threading.Thread(target=watcher.run, args=(stop,), name="drift-watcher", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             stop.set()
-            thread.join(5)
+            for thread in threads:
+                thread.join(5)
 
-    def _start(self, port: socket.socket, selector: selectors.BaseSelector) -> None:
+    def _start(self, slot: int, port: socket.socket, selector: selectors.BaseSelector) -> None:
         ours, theirs = socket.socketpair()
-        fds = (port.fileno(), theirs.fileno())
-        command = [sys.executable, "-m", "torchstone.serve.worker", *map(str, fds)]
+        fds = (port.fileno(), theirs.fileno(), self.board.file)
+        command = [sys.executable, "-m", "torchstone.serve.worker", *map(str, fds), str(slot)]
         process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
         theirs.close()
-        worker = Worker(process=process, control=ours, started=time.monotonic())
+        worker = Worker(process=process, control=ours, started=time.monotonic(), slot=slot)
         self.workers.append(worker)
         selector.register(ours, selectors.EVENT_READ, worker)
         # Not as an argument: a URL among the settings may hold a password, and `ps` shows arguments to everybody.
@@ -147,6 +166,7 @@ class Supervisor:
         worker.control.close()
         code = worker.process.wait()
         self.workers.remove(worker)
+        self.board.slot(worker.slot).clear_gauges()
         if self.stopping:
             return
         if not self.announced:
@@ -155,16 +175,17 @@ class Supervisor:
         self.failures = 0 if steady else self.failures + 1
         pause = 0.0 if self.failures < 2 else min(MAX_PAUSE, 0.5 * 2**self.failures)
         console.say(f"worker {worker.process.pid} ended with {_ended(code)}; another one is started")
-        self.start_at.append(time.monotonic() + pause)
+        cell(self._own, "torchstone_worker_deaths")[0] += 1.0
+        self.start_at.append((time.monotonic() + pause, worker.slot))
 
     def _restart(self, port: socket.socket, selector: selectors.BaseSelector) -> None:
         now = time.monotonic()
-        for _ in [one for one in self.start_at if one <= now]:
-            self._start(port, selector)
-        self.start_at = [one for one in self.start_at if one > now]
+        for _, slot in [one for one in self.start_at if one[0] <= now]:
+            self._start(slot, port, selector)
+        self.start_at = [one for one in self.start_at if one[0] > now]
 
     def _pause(self) -> float | None:
-        return max(0.0, min(self.start_at) - time.monotonic()) if self.start_at else None
+        return max(0.0, min(self.start_at)[0] - time.monotonic()) if self.start_at else None
 
     def _signalled(self, signals: bytes) -> None:
         for number in signals:

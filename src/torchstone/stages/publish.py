@@ -22,7 +22,8 @@ def publish(data: Data, candidates: Sequence[Candidate], verdict: Verdict) -> No
     if winner is None:
         files.remove(data.run.bundle)
     else:
-        bundle.write(winner, _fallback(winner, candidates, data), data.run.bundle)
+        fallback = _fallback(winner, candidates, data)
+        bundle.write(winner, fallback, data.run.bundle, val=lambda artifact: data.sets(artifact, "val")["val"])
     report.write(data.run)
 
 

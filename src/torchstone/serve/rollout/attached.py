@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from torchstone.core.errors import ConfigError
 from torchstone.serve.rollout import record
 from torchstone.serve.rollout.follow import Follower
 from torchstone.serve.store import tables
@@ -33,15 +34,17 @@ class Exchangeable(Protocol):
 class Attached:
     """Ties to the store at ``url``. It may be away: then nothing is rolled out, and log rows wait."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, logs: bool = True) -> None:
+        """Without a log (``logs``), what is promoted is followed, and a rollout is ended as soon as it is seen: nothing
+        could be decided of it."""
         self.url = url
-        self.log = Writer(url)
+        self.log = Writer(url) if logs else None
         self._followers: list[Follower] = []
 
     def follow(self, services: Mapping[str, Exchangeable], loop: asyncio.AbstractEventLoop) -> None:
         """Let rollouts move each of the services, by name. Their methods run on ``loop``; this returns at once."""
         for name, service in services.items():
-            follower = _follower(self.url, name, service, loop)
+            follower = _follower(self.url, name, service, loop, logs=self.log is not None)
             service.router = follower
             follower.start()
             self._followers.append(follower)
@@ -51,12 +54,20 @@ class Attached:
         for follower in self._followers:
             follower.close()
         self._followers.clear()
-        self.log.close(patience)
+        if self.log is not None:
+            self.log.close(patience)
 
 
-def _follower(url: str, name: str, service: Exchangeable, loop: asyncio.AbstractEventLoop) -> Follower:
+def _follower(url: str, name: str, service: Exchangeable, loop: asyncio.AbstractEventLoop, *, logs: bool) -> Follower:
     def on_loop(work: Coroutine[Any, Any, Any]) -> None:
         asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)
+
+    def begin(bundle: Path) -> None:
+        if not logs:
+            raise ConfigError(
+                "this server keeps no log, by which a rollout is decided", hint="start it without --no-log"
+            )
+        on_loop(service.begin(bundle))
 
     def replace(bundle: Path) -> None:
         before, service.directory = service.directory, bundle
@@ -70,7 +81,7 @@ def _follower(url: str, name: str, service: Exchangeable, loop: asyncio.Abstract
         url,
         name,
         stable=service.directory,
-        opens=lambda bundle: on_loop(service.begin(bundle)),
+        opens=begin,
         closes=lambda: on_loop(service.end()),
         replaces=replace,
     )

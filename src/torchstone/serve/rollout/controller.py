@@ -88,10 +88,16 @@ class Controller:
     """Watches the rollouts in one store."""
 
     def __init__(
-        self, url: str, ended: Callable[[Plan, Status], None] | None = None, clock: Callable[[], float] = time.time
+        self,
+        url: str,
+        ended: Callable[[Plan, Status], None] | None = None,
+        clock: Callable[[], float] = time.time,
+        seen: Callable[[Plan | None, Mapping[str, Any]], None] | None = None,
     ) -> None:
+        """``seen`` is told after each look which rollout is running, and its ``numbers``."""
         self._engine = tables.engine(url)
         self._ended = ended
+        self._seen = seen
         self._clock = clock
         self._away = False
 
@@ -116,6 +122,7 @@ class Controller:
         with self._engine.begin() as connection:
             found = record.running(connection)
             if found is None:
+                self._show(None, None)
                 return False
             counts, more = count(connection, found, self._clock())
             decision = decide(found.plan, counts, self._clock())
@@ -124,6 +131,7 @@ class Controller:
                     return True
                 found = replace(found, state=counts.state, version=found.version + 1)
             if decision is None:
+                self._show(found.plan, counts)
                 return more
             if not record.end(connection, found, cast(Status, decision.kind), decision):
                 connection.rollback()
@@ -132,6 +140,10 @@ class Controller:
         if self._ended is not None:
             self._ended(found.plan, cast(Status, decision.kind))
         return False
+
+    def _show(self, plan: Plan | None, counts: Counts | None) -> None:
+        if self._seen is not None:
+            self._seen(plan, numbers(plan, counts) if plan is not None and counts is not None else {})
 
 
 def count(connection: sa.Connection, found: Rollout, now: float) -> tuple[Counts, bool]:
