@@ -30,7 +30,7 @@ def bomb(width: int, height: int) -> bytes:
 def limited(digits: Path) -> Iterator[Live]:
     options = (
         "--max-body-mb", "0.1", "--max-bodies-mb", "0.25", "--max-images", "3", "--header-timeout", "0.5",
-        "--body-timeout", "1", "--queue", "4", "--max-pixels", "1000000",
+        "--body-timeout", "1", "--queue", "4", "--max-pixels", "1000000", "--cache", "none",
     )  # fmt: skip
     with serving(digits, *options) as live:
         yield live
@@ -134,8 +134,8 @@ def test_a_body_has_to_come_in_time(limited: Live) -> None:
     assert b"connection: close" in reply.lower()
 
 
-def test_a_request_has_a_deadline_of_its_own(server: Live, pictures: list[bytes]) -> None:
-    reply = server.ask("/v1/classify?timeout=0.000001", pictures[0])
+def test_a_request_has_a_deadline_of_its_own(server: Live, limited: Live, pictures: list[bytes]) -> None:
+    reply = limited.ask("/v1/classify?timeout=0.000001", pictures[0])
     assert (reply.status, reply.json["error"]["code"]) == (504, "late")
     body = json.dumps({"image": "", "timeout": -1})
     assert server.ask("/v1/classify", body, content_type="application/json").status == 400
