@@ -149,7 +149,7 @@ def test_redis_killed_and_started_again_under_load(redis: Redis, digits: Path, p
 
 
 def test_a_redis_that_hangs_holds_nobody_up(redis: Redis) -> None:
-    """It takes what it is asked and says nothing: each question comes back without an answer, and soon none is asked."""
+    """It takes what it is asked and says nothing: questions come back without an answer, and soon none is asked."""
 
     async def main() -> None:
         cache = open_cache(ServeSettings(bundles=("a",), cache=redis.url))

@@ -69,8 +69,8 @@ def made(generator: np.random.Generator, images: int, *, darker: float = 0.0) ->
 
 
 def test_windows_of_the_same_images_are_silent() -> None:
-    """The stated rate is a bound: with all quantities together at a level of 5 %, at most 5 % of 1,000 windows (and what
-    chance adds, three deviations) would be called different, PSI left aside; at the real level, none of them is."""
+    """The stated rate is a bound: with all quantities together at a level of 5 %, at most 5 % of 1,000 windows would be
+    called different (and what chance adds, three deviations), PSI left aside; at the real level, none of them is."""
     generator = np.random.default_rng(3)
     alarms = strict = 0
     for _ in range(500):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -12,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from live import Live, Load, serving, wait_for
-from test_store import rows
 
 from command_line import torchstone
 from torchstone.core.values import Candidate
@@ -199,9 +199,15 @@ def test_without_a_log_nothing_is_kept_and_no_rollout_runs(
         body = f'{{"id": "{prediction["id"]}", "label": 1}}'
         reply = live.ask("/v1/feedback", body, content_type="application/json")
         assert (reply.status, reply.json["error"]["code"]) == (404, "unknown")
-        torchstone("rollout", "start", "--candidate", other, "--state", state, "--mode", "shadow")
-        assert wait_for(lambda: "keeps no log" in torchstone("rollout", "status", "--state", state, code=1))
-    assert rows(tables.url_of(state, None)) == 0
+        started = torchstone("rollout", "start", "--candidate", other, "--state", state, "--mode", "shadow")
+        assert started.returncode == 0, started.stderr
+        assert wait_for(lambda: live.said("keeps no log"))
+        status = torchstone("rollout", "status", "--state", state)
+        assert (status.returncode, "keeps no log" in status.stdout + status.stderr) == (1, True)
+        live.classify(pictures[1])
+    with sqlite3.connect(state / tables.FILE) as store:
+        assert store.execute("SELECT COUNT(*) FROM predictions").fetchone() == (0,)
+    store.close()
 
 
 def test_the_hot_path_of_a_number_is_an_addition() -> None:

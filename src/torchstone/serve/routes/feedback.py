@@ -45,7 +45,7 @@ async def feedback(exchange: Exchange) -> None:
     service = exchange.deployment.service(exchange.query.get("model"))
     log = exchange.deployment.log
     if log is None:
-        raise Refusal("unknown", "this server keeps no log", hint="start it with --state DIR or --store URL")
+        raise Refusal("unknown", "this server keeps no log", hint="start it without --no-log")
     found = read(from_json(await exchange.body()), service.served.labels)
     now = time.time()
     for id, label in found:
