@@ -1,4 +1,4 @@
-"""Fixtures: a small network in all three formats, and real pixels for it."""
+"""Fixtures: a small network in each format that can be made here, and real pixels for it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def lenet5(tmp_path_factory: pytest.TempPathFactory, encoded: list[bytes]) -> di
     import PIL
     import torch
 
-    from torchstone.core.registry import steps
+    from torchstone.core.registry import missing_packages, steps
     from torchstone.models import store, zoo
     from torchstone.runtimes import golden, open_artifact
 
@@ -62,9 +62,11 @@ def lenet5(tmp_path_factory: pytest.TempPathFactory, encoded: list[bytes]) -> di
     )  # fmt: skip
     made = {"torch": identified(described, directory / "torch")}
     seal(made["torch"])
-    for parent, child in (("torch", "onnx"), ("onnx", "openvino")):
+    for parent, child in (("torch", "onnx"), ("onnx", "openvino"), ("torch", "pt2"), ("torch", "tflite")):
+        step = steps.get(child)
+        if missing_packages(step.requires):
+            continue  # LiteRT-Torch, which brings JAX
         (directory / child).mkdir()
-        step = steps.ready(child)
         made[child] = step.apply(made[parent], cast(Any, None), step.Config(), None, directory / child)
         seal(made[child])
     return made
@@ -72,7 +74,9 @@ def lenet5(tmp_path_factory: pytest.TempPathFactory, encoded: list[bytes]) -> di
 
 @pytest.fixture(scope="session")
 def candidates(lenet5: dict[str, Artifact]) -> dict[str, Candidate]:
-    """The four ways to run it, by 'format@runtime'."""
-    pairs = (("torch", "torch"), ("onnx", "onnxruntime"), ("onnx", "openvino"), ("openvino", "openvino"))
+    """The ways to run it, by 'format@runtime'."""
+    pairs = (
+        ("torch", "torch"), ("pt2", "torch"), ("onnx", "onnxruntime"), ("onnx", "openvino"), ("openvino", "openvino"),
+    )  # fmt: skip
     made = [Candidate(name=f"{form}@{runtime}", artifact=lenet5[form], runtime=runtime) for form, runtime in pairs]
     return {candidate.name: candidate for candidate in made}

@@ -18,7 +18,8 @@ from torchstone.core.values import Format, Precision
 
 HEAVY = (
     "torch", "torchvision", "timm", "torch_pruning", "onnx", "onnxruntime", "openvino", "nncf", "polars", "sklearn",
-    "scipy", "matplotlib", "tensorboard", "wandb", "mlflow", "sqlalchemy", "psutil",
+    "scipy", "matplotlib", "tensorboard", "wandb", "mlflow", "sqlalchemy", "psutil", "ai_edge_litert",
+    "litert_torch", "tensorrt",
 )  # fmt: skip
 KINDS: dict[str, tuple[registry.Registry[Any], type]] = {
     "readers": (registry.readers, contracts.Reader),

@@ -13,7 +13,7 @@ from torchstone.core.errors import ArtifactError, ChainError
 from torchstone.core.run import Run
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Artifact, Candidate, RuntimeOptions
-from torchstone.export import parity
+from torchstone.runtimes import parity
 from torchstone.models import store, zoo
 from torchstone.runtimes import golden, open_artifact, open_candidate
 from torchstone.stages import compress

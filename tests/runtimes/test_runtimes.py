@@ -7,22 +7,33 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from torchstone.core import registry
-from torchstone.core.errors import ArtifactError, ConfigError
+from torchstone.core.errors import ArtifactError, ConfigError, MissingPackageError
 from torchstone.core.machine import native_bf16
 from torchstone.core.values import Artifact, Candidate, InputSpec, OutputSpec, RuntimeOptions
 from torchstone.runtimes import adapt, default_runtime, golden, open_artifact, open_candidate
 from torchstone.runtimes.openvino import import_openvino
 
-WAYS = ("torch@torch", "onnx@onnxruntime", "onnx@openvino", "openvino@openvino")
+WAYS = ("torch@torch", "pt2@torch", "onnx@onnxruntime", "onnx@openvino", "openvino@openvino")
 RUNTIMES = registry.runtimes.names()
+MISSING = {name: registry.missing_packages(registry.runtimes.get(name).requires) for name in RUNTIMES}
 has_bf16 = pytest.mark.skipif(not native_bf16(), reason="this CPU has no BF16 instructions")
+
+
+def native(name: str, lenet5: dict[str, Artifact]) -> Artifact:
+    """LeNet-5 in the format of this runtime."""
+    form = registry.runtimes.get(name).formats[0]
+    if form not in lenet5 or MISSING[name]:
+        pytest.skip(f"{name} opens {form}, which cannot be made here: {', '.join(MISSING[name]) or 'no exporter'}")
+    return lenet5[form]
 
 
 def options_of(candidate: Candidate, **changes: Any) -> Candidate:
@@ -136,7 +147,7 @@ def test_a_gpu_that_is_not_there_is_an_error_and_not_the_cpu(way: str, candidate
 def test_a_damaged_model_is_the_users_error(
     name: str, damage: str, lenet5: dict[str, Artifact], tmp_path: Path
 ) -> None:
-    artifact = lenet5[registry.runtimes.get(name).formats[0]]
+    artifact = native(name, lenet5)
     copy = tmp_path / "copy"
     shutil.copytree(artifact.directory, copy)
     for file in artifact.files:
@@ -152,7 +163,7 @@ def test_a_damaged_model_is_the_users_error(
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_model_with_another_number_of_classes_is_refused_when_opened(name: str, lenet5: dict[str, Artifact]) -> None:
-    artifact = lenet5[registry.runtimes.get(name).formats[0]].model_copy(update={"classes": ("ant", "bee")})
+    artifact = native(name, lenet5).model_copy(update={"classes": ("ant", "bee")})
     with pytest.raises(ArtifactError):
         open_artifact(artifact, runtime=name)
 
@@ -226,17 +237,51 @@ def test_a_process_without_torch_serves_it(
     assert [path.name for path in tmp_path.iterdir()] == ["pixels.npy"], "something was left in the home directory"
 
 
+def test_an_exported_program_that_holds_a_pickle_is_not_opened(lenet5: dict[str, Artifact], tmp_path: Path) -> None:
+    """As PyTorch writes it unless told otherwise, with the example's pickle; and with a weight that says it is one."""
+    import torch
+
+    program = torch.export.load(lenet5["pt2"].directory / "model.pt2")
+    program.example_inputs = ((torch.zeros(2, 32, 32, 3, dtype=torch.uint8),), {})
+    torch.export.save(program, tmp_path / "model.pt2")
+    artifact = lenet5["pt2"].model_copy(update={"directory": tmp_path})
+    with pytest.raises(ArtifactError, match="sample inputs, which are a pickle"):
+        open_artifact(artifact)
+    with zipfile.ZipFile(lenet5["pt2"].directory / "model.pt2") as whole, zipfile.ZipFile(
+        tmp_path / "model.pt2", "w"
+    ) as changed:
+        for name in whole.namelist():
+            changed.writestr(name, whole.read(name).replace(b'"use_pickle": false', b'"use_pickle": true', 1))
+    with pytest.raises(ArtifactError, match="stored as a pickle"):
+        open_artifact(artifact)
+
+
+def test_tensorrt_says_what_it_lacks(lenet5: dict[str, Artifact]) -> None:
+    """An engine cannot be built where there is no NVIDIA GPU; where one is, it answers as its parent does."""
+    if MISSING["tensorrt"]:
+        with pytest.raises(MissingPackageError, match="tensorrt"):
+            open_artifact(lenet5["onnx"], runtime="tensorrt")
+        pytest.skip("no engine is built or run: the package tensorrt is not installed")
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no engine is built or run: there is no CUDA device")
+    step = registry.steps.ready("tensorrt")
+    with tempfile.TemporaryDirectory() as scratch:
+        step.apply(lenet5["onnx"], cast(Any, None), step.Config(), None, Path(scratch))
+
+
 def test_openvino_is_imported_without_its_telemetry() -> None:
     import_openvino()
     assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
 
 
-def test_a_foreign_input_is_given_what_it_wants(pixels: np.ndarray) -> None:
+def test_a_foreign_input_is_given_what_it_wants(pixels: np.ndarray, lenet5: dict[str, Artifact]) -> None:
     images = pixels[:2]
-    assert adapt.to_input(images, InputSpec()) is not None
-    assert np.shares_memory(adapt.to_input(images, InputSpec()), images)
-    spec = InputSpec(layout="NCHW", dtype="float32", colour="bgr", range=(-1.0, 1.0))
-    given = adapt.to_input(images, spec)
+    artifact = lenet5["onnx"]
+    assert np.shares_memory(adapt.to_input(images, artifact), images)
+    spec = InputSpec(layout="NCHW", dtype="float32", colour="bgr", normalised=False)
+    given = adapt.to_input(images, artifact.model_copy(update={"input": spec}))  # mean and deviation are 0.5
     assert given.dtype == np.float32
     assert given.flags.c_contiguous
     np.testing.assert_allclose(given[:, 0], images[..., 2] / 127.5 - 1, atol=1e-6)
@@ -249,6 +294,7 @@ def test_foreign_scores_become_logits() -> None:
     found = adapt.to_logits(probabilities, OutputSpec(kind="probabilities"))
     np.testing.assert_allclose(found - found[0, 0], logits - logits[0, 0], atol=1e-5)
     assert adapt.to_logits(logits, OutputSpec(class_offset=1)).tolist() == [[1.0, 2.0, -1.0]]
+    assert adapt.to_logits(logits[..., None, None], OutputSpec(class_offset=1)).tolist() == [[1.0, 2.0, -1.0]]
     assert np.isfinite(adapt.to_logits(np.zeros((1, 3), np.float32), OutputSpec(kind="probabilities"))).all()
 
 
@@ -275,7 +321,8 @@ def test_a_foreign_onnx_file_runs(tmp_path: Path, lenet5: dict[str, Artifact], p
     artifact = lenet5["onnx"].model_copy(
         update={
             "directory": tmp_path,
-            "input": InputSpec(name="x", layout="NCHW", dtype="float32", colour="bgr", range=(0.0, 1.0)),
+            "input": InputSpec(name="x", layout="NCHW", dtype="float32", colour="bgr", normalised=False),
+            "preprocess": lenet5["onnx"].preprocess.model_copy(update={"mean": (0.0,) * 3, "std": (1.0,) * 3}),
             "output": OutputSpec(name="p", kind="probabilities", class_offset=1),
         }
     )

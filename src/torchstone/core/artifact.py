@@ -24,7 +24,7 @@ CLOCK = "clock.json"
 CLOCK_SKEW = 5.0
 """Seconds by which a file's own time may differ from the one that was written into it: disks round, and servers of
 files have clocks of their own."""
-MODEL_SUFFIXES = (".safetensors", ".onnx", ".xml", ".bin")
+MODEL_SUFFIXES = (".safetensors", ".onnx", ".xml", ".bin", ".pt2", ".engine", ".tflite")
 
 
 def model_files(directory: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torchstone.core import files
 from torchstone.core.errors import ArtifactError
 
-Format = Literal["torch", "onnx", "openvino"]
+Format = Literal["torch", "onnx", "openvino", "pt2", "tensorrt", "tflite"]
 Part = Literal["train", "val", "calib", "test"]
 Precision = Literal["f32", "bf16"]
 Severity = Literal["error", "warning", "info"]
@@ -143,7 +143,8 @@ class Split(Value):
 class Preprocess(Value):
     """How an encoded image becomes uint8[crop, crop, 3]; stored with the weights, applied everywhere by one function.
 
-    ``mean`` and ``std`` are on the 0..1 scale and are applied inside the exported graph. ``resize_mode`` is ``short``
+    ``mean`` and ``std`` are on the 0..1 scale, in the order red, green, blue; they are applied inside the exported
+    graph, or where ``InputSpec.normalised`` is false, on the way into a file from elsewhere. ``resize_mode`` is ``short``
     (the shorter side becomes ``resize`` pixels, then a centre crop) or ``squash`` (both sides become ``resize``).
     ``decoder`` is ``pillow``, or ``simplejpeg-torch``: JPEG files decoded by simplejpeg, large ones at a fraction of
     their size, and all images resized by PyTorch. It is faster, and not quite the same.
@@ -168,13 +169,16 @@ class Preprocess(Value):
 
 
 class InputSpec(Value):
-    """What the model file itself wants. The default is torchstone's own contract."""
+    """What the model file itself wants. The default is torchstone's own contract; a file from elsewhere may want its
+    images in another order, and normalised by whoever calls it."""
 
     name: str = "image"
     layout: Literal["NHWC", "NCHW"] = "NHWC"
     dtype: Literal["uint8", "float32"] = "uint8"
     colour: Literal["rgb", "bgr"] = "rgb"
-    range: tuple[float, float] = (0.0, 255.0)
+    normalised: bool = Field(
+        default=True, description="the graph normalises its pixels itself; false: it is given what ``Preprocess`` says"
+    )
 
 
 class OutputSpec(Value):
@@ -225,7 +229,6 @@ class Artifact(Value):
     )
     split_fingerprint: str
     environment: dict[str, Any] = {}
-    seconds: float | None = Field(default=None, description="that its own step took, by the clock on the wall")
 
     @property
     def steps(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -38,6 +38,7 @@ __all__ = [
     "made_of",
     "pixels_sha256",
     "read",
+    "relabelled",
     "settled",
     "source_digest",
     "write",
@@ -147,6 +148,22 @@ def write(
         table=table_path,
     )
     catalog.save(out_dir / "catalog.json")  # last: where it is, the rest is there, too
+    return catalog
+
+
+def relabelled(directory: Path, classes: tuple[str, ...], numbers: Sequence[int]) -> Catalog:
+    """The catalog in ``directory`` under the classes of a model that knows more of them: the class i of the catalog is
+    ``classes[numbers[i]]``. Whatever was split by its own classes stays as it was."""
+    path = directory / "catalog.json"
+    before = Catalog.load(path)
+    table, header = tables.read(directory / "catalog.parquet")
+    labels = np.asarray(numbers, np.int32)[table["label"].to_numpy()]
+    columns = {name: labels if name == "label" else table[name] for name in table.columns}
+    table = tables.frame(columns)
+    tables.write(directory / "catalog.parquet", table, {**header, "classes": list(classes)})
+    prints = fingerprint(np.array(table["sha256"].to_list(), "S"), table["label"])
+    catalog = before.model_copy(update={"classes": classes, "fingerprint": prints})
+    catalog.save(path)
     return catalog
 
 

@@ -26,8 +26,9 @@ def open_artifact(artifact: Artifact, options: RuntimeOptions | None = None, *, 
 
 
 def default_runtime(format: Format) -> str:
-    """The runtime whose native format this is: torch, onnx → onnxruntime, openvino."""
-    for name in runtimes.names():
-        if runtimes.get(name).formats[0] == format:
-            return name
-    raise ConfigError(f"no runtime has '{format}' as its native format")
+    """The runtime whose native format this is (onnx → onnxruntime, tflite → litert), else one that opens it (pt2 →
+    torch)."""
+    opening = [name for name in runtimes.names() if format in runtimes.get(name).formats]
+    if not opening:
+        raise ConfigError(f"no runtime opens '{format}'")
+    return min(opening, key=lambda name: runtimes.get(name).formats.index(format))

@@ -10,7 +10,7 @@ import numpy as np
 
 from torchstone.core.contracts import Runner, Runtime
 from torchstone.core.errors import ArtifactError
-from torchstone.core.values import Artifact, InputSpec, OutputSpec, RuntimeOptions
+from torchstone.core.values import Artifact, OutputSpec, RuntimeOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,9 +31,10 @@ def check(name: str, runtime: Runtime, artifact: Artifact, options: RuntimeOptio
             f"runtime '{name}' has no {options.precision} arithmetic; it has {', '.join(runtime.precisions)}",
             hint=f"use {options.precision} in another runtime, such as openvino or torch",
         )
-    spec = artifact.input
-    if spec.dtype == "uint8" and spec.range != (0.0, 255.0):
-        raise ArtifactError(f"a uint8 input cannot have the range {spec.range}", hint="its range is (0, 255)")
+    if artifact.input.dtype == "uint8" and not artifact.input.normalised:
+        raise ArtifactError(
+            "bytes cannot be normalised before a model is given them", hint="its input is float32, or it normalises"
+        )
 
 
 def model_file(artifact: Artifact, suffix: str) -> Path:
@@ -76,8 +77,7 @@ class ModelRunner:
     def __init__(self, artifact: Artifact, forward: Forward) -> None:
         self._image = (artifact.preprocess.crop, artifact.preprocess.crop, 3)
         self._classes = len(artifact.classes)
-        self._input = artifact.input
-        self._output = artifact.output
+        self._artifact = artifact
         self._forward = forward
 
     def __call__(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
@@ -85,31 +85,45 @@ class ModelRunner:
             raise ValueError(
                 f"a batch is uint8[N, {', '.join(map(str, self._image))}], not {batch.dtype}{[*batch.shape]}"
             )
-        logits = to_logits(self._forward(to_input(batch, self._input)), self._output)
+        logits = to_logits(self._forward(to_input(batch, self._artifact)), self._artifact.output)
         if logits.shape != (len(batch), self._classes):
             expected = [len(batch), self._classes]
             raise ValueError(f"the model gives {[*logits.shape]} where {expected} (images, classes) was expected")
         return {"logits": logits}
 
 
-def to_input(batch: NDArray[np.uint8], spec: InputSpec) -> NDArray:
+def to_input(batch: NDArray[np.uint8], artifact: Artifact) -> NDArray:
     """uint8[N, H, W, 3] RGB → what the model file wants. Nothing is copied for torchstone's own exports."""
+    spec = artifact.input
     images: NDArray = batch
+    if spec.dtype == "float32":
+        images = images.astype(np.float32)
+    if not spec.normalised:
+        mean, std = (np.array(values, np.float32) * 255 for values in (artifact.preprocess.mean, artifact.preprocess.std))
+        images = (images - mean) / std
     if spec.colour == "bgr":
         images = images[..., ::-1]
-    if spec.dtype == "float32":
-        low, high = spec.range
-        images = images.astype(np.float32)
-        if spec.range != (0.0, 255.0):
-            images = images * np.float32((high - low) / 255.0) + np.float32(low)
     if spec.layout == "NCHW":
         images = images.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(images)
 
 
 def to_logits(raw: NDArray, spec: OutputSpec) -> NDArray[np.float32]:
-    """float32[N, C]. Probabilities become their logarithms: the logits up to a constant, which no softmax sees."""
-    scores = raw[:, spec.class_offset :].astype(np.float32, copy=False)
+    """float32[N, C]. Probabilities become their logarithms: the logits up to a constant, which no softmax sees. Sides
+    of length 1 behind the classes, as fully convolutional networks have them, are left out."""
+    scores = raw.reshape(raw.shape[:2]) if raw.ndim > 2 and raw[0, 0].size == 1 else raw
+    scores = scores[:, spec.class_offset :].astype(np.float32, copy=False)
     if spec.kind == "probabilities":
         scores = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
     return scores
+
+
+def in_chunks(fill: Forward, size: int) -> Forward:
+    """Calls of ``fill``, which takes at most ``size`` images at once, for any number of them."""
+
+    def forward(batch: NDArray) -> NDArray:
+        if len(batch) <= size:
+            return fill(batch)
+        return np.concatenate([fill(batch[start : start + size]) for start in range(0, len(batch), size)])
+
+    return forward

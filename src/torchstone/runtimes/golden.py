@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from torchstone.core import files, registry
 from torchstone.core.contracts import ImageSet, Runner
@@ -30,6 +31,21 @@ SCHEMA_VERSION = 1
 IMAGES = 8
 TOLERANCE = {"f32": 1e-3, "bf16": 0.05, "int8": 0.05}
 """Largest ``difference`` on another machine, by the arithmetic that the model runs in."""
+
+
+def synthetic(side: int, count: int = IMAGES) -> tuple[list[bytes], list[str]]:
+    """PNG files of ``side`` × ``side`` pixels and their names, for a model that comes without images: soft patches of
+    colour under a little noise, the same ones everywhere. They show that a model computes here what it computed there,
+    and nothing of what it can tell apart."""
+    contents = []
+    for number in range(count):
+        random = np.random.default_rng(number)
+        patches = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((side, side))
+        pixels = np.asarray(patches).astype(np.int16) + random.integers(-24, 25, (side, side, 3), dtype=np.int16)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+        contents.append(buffer.getvalue())
+    return contents, [f"{number}.png" for number in range(count)]
 
 
 def seal(candidate: Candidate, images: ImageSet) -> None:
@@ -65,7 +81,7 @@ def write(
     ``tolerance`` is what ``difference`` may become elsewhere."""
     if not contents or len(contents) != len(names):
         raise ValueError(f"{len(contents)} images with {len(names)} names: one name for each of at least one image")
-    pixels = _prepare(contents, preprocess)
+    pixels = prepared(contents, preprocess)
     logits = _answer(runner, pixels)
     place = directory / "golden"
     items = []
@@ -142,7 +158,7 @@ def load_images(directory: Path, preprocess: Preprocess) -> tuple[NDArray[np.uin
             f"'{place / 'logits.npy'}' holds {logits.dtype}{[*logits.shape]} for {len(contents)} images",
             hint="copy the bundle again, byte by byte",
         )
-    return _prepare(contents, preprocess), logits
+    return prepared(contents, preprocess), logits
 
 
 def difference(here: NDArray[np.float32], there: NDArray[np.float32]) -> float:
@@ -179,7 +195,7 @@ def _read(path: Path) -> bytes:
         raise ArtifactError(f"'{path}' is missing", hint="copy the bundle again, with all its files") from None
 
 
-def _prepare(contents: Sequence[bytes], preprocess: Preprocess) -> NDArray[np.uint8]:
+def prepared(contents: Sequence[bytes], preprocess: Preprocess) -> NDArray[np.uint8]:
     from torchstone.data.preprocess import prepare
 
     return np.stack([prepare(content, preprocess) for content in contents])

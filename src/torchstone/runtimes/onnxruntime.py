@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torchstone.core.contracts import Runner
-from torchstone.core.errors import ArtifactError, nearest
+from torchstone.core.errors import ArtifactError, ConfigError, nearest
 from torchstone.core.values import Artifact, Format, RuntimeOptions
 from torchstone.runtimes import adapt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+OPERATORS = "torchstone.onnx_operators"
+"""Entry points of packages that bring ONNX operators of their own. Each names a function without parameters that gives
+the path of a library built for ONNX Runtime, such as ``onnxruntime_extensions:get_library_path``."""
+OPERATORS_VARIABLE = "TORCHSTONE_ONNX_OPERATORS"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -41,6 +48,23 @@ class Onnxruntime:
             return session.run([artifact.output.name], {image: batch})[0]
 
         return adapt.runner("onnxruntime", path, artifact, forward)
+
+
+@cache
+def operator_libraries() -> tuple[str, ...]:
+    """Libraries of ONNX operators that the user has registered: by entry points of installed packages, and by an
+    environment variable of paths. A bundle cannot name one: it would be code that runs by being opened."""
+    found = []
+    for point in entry_points(group=OPERATORS):
+        try:
+            found.append(str(point.load()()))
+        except Exception as error:
+            raise ConfigError(
+                f"the ONNX operators '{point.name}' ({point.value}) cannot be found: {error}",
+                hint="the entry point names a function that gives the path of a library",
+            ) from error
+    given = os.environ.get(OPERATORS_VARIABLE, "")
+    return (*found, *(path for path in given.split(os.pathsep) if path))
 
 
 def bound_arena(limit: int) -> None:
@@ -82,6 +106,14 @@ def open_session(path: Any, options: RuntimeOptions, *, profile: str | None = No
         config.profile_file_prefix = profile
     if _arena_bounded:
         config.add_session_config_entry("session.use_env_allocators", "1")
+    for library in operator_libraries():
+        try:
+            config.register_custom_ops_library(library)
+        except Exception as error:
+            raise ArtifactError(
+                f"ONNX Runtime does not take the operators of '{library}': {' '.join(str(error).split())[:300]}",
+                hint=f"it is named by an installed package's entry point '{OPERATORS}', or by {OPERATORS_VARIABLE}",
+            ) from error
     config.log_severity_level = 4  # what goes wrong comes as an exception; the rest would be noise on stderr
     try:
         session = onnxruntime.InferenceSession(str(path), config, providers=[provider])

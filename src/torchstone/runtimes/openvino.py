@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from torchstone.core.contracts import Runner
 from torchstone.core.errors import ArtifactError, nearest
 from torchstone.core.privacy import no_telemetry
@@ -100,9 +98,4 @@ def _forward(compiled: Any, output: str) -> adapt.Forward:
         request.infer()
         return request.get_tensor(output).data[: len(chunk)].copy()
 
-    def forward(batch: NDArray) -> NDArray:
-        if len(batch) <= size:
-            return fill(batch)
-        return np.concatenate([fill(batch[start : start + size]) for start in range(0, len(batch), size)])
-
-    return forward
+    return adapt.in_chunks(fill, size)

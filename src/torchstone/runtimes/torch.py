@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class Torch:
-    """Opens ``weights.safetensors``: the network as it was trained, its weights laid out as channels_last.
+    """Opens ``weights.safetensors``: the network as it was trained, its weights laid out as channels_last; and
+    ``model.pt2``, the same as an exported program.
 
     An eager baseline should not be slow by choice. The images arrive as NHWC, and with NCHW weights PyTorch reorders
     at every layer: ResNet-18 takes 85 ms, 63 with NCHW throughout, 56 as it is here (EfficientNet-Lite0: 26, 34, 27;
@@ -25,7 +26,7 @@ class Torch:
     ``bf16`` is autocast, as PyTorch itself recommends for inference: matrix products and convolutions in BF16.
     """
 
-    formats: ClassVar[tuple[Format, ...]] = ("torch",)
+    formats: ClassVar[tuple[Format, ...]] = ("torch", "pt2")
     precisions: ClassVar[tuple[str, ...]] = ("f32", "bf16")
     requires: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
     fixed_batch: ClassVar[bool] = False
@@ -34,15 +35,24 @@ class Torch:
         adapt.check("torch", self, artifact, options)
         import torch
 
-        from torchstone.models import store
+        from torchstone.models import archive, store
 
         if options.provider == "cuda" and not torch.cuda.is_available():
             raise ArtifactError(
                 "PyTorch finds no CUDA device here", hint="open it with the provider cpu; see `torchstone doctor`"
             )
-        path = adapt.model_file(artifact, ".safetensors")
+        exported = artifact.format == "pt2"
+        if exported and (options.provider != "cpu" or options.precision != "f32"):
+            raise ArtifactError(
+                "an exported program runs where and in what it was exported for: float32 on the CPU",
+                hint="open the torch artifact that it was made from",
+            )
+        path = adapt.model_file(artifact, ".pt2" if exported else ".safetensors")
         try:
-            module = store.load(artifact).to(options.provider).to(memory_format=torch.channels_last).eval()
+            if exported:
+                module = archive.load(path)
+            else:
+                module = store.load(artifact).to(options.provider).to(memory_format=torch.channels_last).eval()
         except TorchstoneError:
             raise
         except Exception as error:

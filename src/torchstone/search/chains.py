@@ -111,7 +111,7 @@ def of_model(artifact: Artifact, declared: Declared = NOTHING) -> dict[str, Rang
                 goes_on.append(name)
     runtimes = declared.places.get(RUNTIME) or tuple(
         name for name in registry.runtimes.names()
-        if name != BASELINE and not registry.missing_packages(registry.runtimes.get(name).requires)
+        if name != BASELINE and _can_be_made_for(name)
     )  # fmt: skip
     if not runtimes:
         raise ConfigError("no runtime but torch is installed, and in it little gets faster",
@@ -263,6 +263,12 @@ def _has_targets(name: str) -> bool:
 
 def _parameter(name: str, target: str | None, option: str) -> str:
     return f"{name}@{target}.{option}" if target else f"{name}.{option}"
+
+
+def _can_be_made_for(runtime: str) -> bool:
+    """Whether the packages are there that make a file for this runtime, and run it."""
+    needed = (*registry.runtimes.get(runtime).requires, *registry.steps.get(_exporter(runtime)).requires)
+    return not registry.missing_packages(needed)
 
 
 def _exporter(runtime: str) -> str:

@@ -22,7 +22,7 @@ from torchstone.evaluate import metrics, predict, timing
 from torchstone.export import bundle
 from torchstone.judge import accuracy, ledger
 from torchstone.judge.evidence import Evidence
-from torchstone.stages.find import BASELINE, candidate_of, find_artifact, split_runtime
+from torchstone.stages.find import candidate_of, find_artifact, split_runtime
 from torchstone.stages.read import Data, opened
 
 QUARTETS = 4
@@ -102,7 +102,7 @@ def _candidate(artifact: Artifact, runtime: str | None) -> Candidate:
     """The artifact in ``runtime``; without one, a bundle is what it serves, and others run where their format does."""
     if runtime is None and (artifact.directory / bundle.CANDIDATE).is_file():
         return bundle.load(artifact.directory)
-    return candidate_of(artifact, artifact.chain or BASELINE, runtime, 1)
+    return candidate_of(artifact, artifact.chain or artifact.format, runtime, 1)
 
 
 def _write(path: Path, found: predict.Predictions, artifact: Artifact, figures: dict[str, float]) -> None:

@@ -11,12 +11,14 @@ from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Artifact, Candidate, RuntimeOptions
 from torchstone.runtimes import default_runtime
 
-BASELINE = "torch"
+
+BEGINNINGS = ("train", "import")
+"""What makes a model that chains begin with."""
 
 
 def baseline_of(artifact: Artifact, threads: int = 1) -> Candidate:
     """The artifact in the runtime of its own format: what the others are compared with."""
-    return candidate_of(artifact, artifact.chain or BASELINE, None, threads)
+    return candidate_of(artifact, artifact.chain or artifact.format, None, threads)
 
 
 def candidate_of(artifact: Artifact, name: str, runtime: str | None, threads: int) -> Candidate:
@@ -32,20 +34,20 @@ def candidate_of(artifact: Artifact, name: str, runtime: str | None, threads: in
 
 
 def find_artifact(model: str) -> Artifact:
-    """The artifact behind a path: an artifact's own directory, or a run, whose trained model it is."""
+    """The artifact behind a path: an artifact's own directory, or a run, whose trained or imported model it is."""
     place = Path(model)
     if (place / "artifact.json").exists():
         return load_artifact(place)
     trained_ones = [
         path.parent
         for path in place.glob("artifacts/*/artifact.json")
-        if files.read_json(path)["made_by"]["step"] == "train"
+        if files.read_json(path)["made_by"]["step"] in BEGINNINGS
     ]
     if len(trained_ones) == 1:
         return load_artifact(trained_ones[0])
     if trained_ones:
         names = ", ".join(sorted(path.name for path in trained_ones))
-        raise ArtifactError(f"'{model}' holds several trained models: {names}", hint="name one of them")
+        raise ArtifactError(f"'{model}' holds several models to begin with: {names}", hint="name one of them")
     meant = Path("runs") / model
     made = "torchstone train DATA makes one, below runs/NAME/artifacts"
     raise ArtifactError(

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any, cast
-
-import numpy as np
-from PIL import Image
 
 from torchstone.core.artifact import identified
 from torchstone.core.registry import steps
@@ -16,7 +12,7 @@ from torchstone.data.preprocess import default_preprocess
 from torchstone.runtimes import golden, open_artifact
 
 GOLDEN = 2
-"""Images of noise that an export is proven on."""
+"""Images that an export is proven on."""
 
 
 def fresh(architecture: str, directory: Path, *, classes: int) -> Artifact:
@@ -65,14 +61,7 @@ ROUTES: dict[tuple[str, str], tuple[str, ...]] = {
 
 
 def _give_golden(artifact: Artifact) -> None:
-    side = artifact.preprocess.resize
-    contents = []
-    for number in range(GOLDEN):
-        noise = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(noise).save(buffer, "PNG")
-        contents.append(buffer.getvalue())
-    names = [f"{number}.png" for number in range(GOLDEN)]
+    contents, names = golden.synthetic(artifact.preprocess.resize, GOLDEN)
     runner = open_artifact(artifact)
     golden.write(artifact.directory, contents, names, artifact.preprocess, runner, golden.TOLERANCE["f32"])
 

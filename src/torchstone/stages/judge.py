@@ -18,7 +18,7 @@ from torchstone.judge import ledger, power, select, speed
 from torchstone.judge import verdict as verdicts
 from torchstone.judge.select import Shortlist
 from torchstone.stages.compress import build_all, plan_all
-from torchstone.stages.find import BASELINE, candidate_of, find_artifact, seed_of, split_runtime
+from torchstone.stages.find import candidate_of, find_artifact, seed_of, split_runtime
 from torchstone.stages.publish import publish
 from torchstone.stages.read import Data, opened
 
@@ -217,7 +217,7 @@ def judge(
     verdict, the bundle and the report of the run are then those of this judgement."""
     place, runtime = split_runtime(baseline)
     artifact = find_artifact(place)
-    first = candidate_of(artifact, artifact.chain or BASELINE, runtime, threads)
+    first = candidate_of(artifact, artifact.chain or artifact.format, runtime, threads)
     data = opened(run_of(artifact))
     _check_columns(data, slices)
     with files.locked(data.run.root):
@@ -252,4 +252,4 @@ def _find(name: str, baseline: Candidate, data: Data, threads: int) -> Candidate
             f"'{name}' lies in another run than the baseline",
             hint="both must have been made from the same split: build the chain with torchstone compress",
         )
-    return candidate_of(artifact, artifact.chain or BASELINE, runtime, threads)
+    return candidate_of(artifact, artifact.chain or artifact.format, runtime, threads)

@@ -16,7 +16,7 @@ from torchstone.evaluate.profile import profile as measured
 from torchstone.export import bundle
 from torchstone.runtimes import default_runtime
 from torchstone.stages import fresh
-from torchstone.stages.find import BASELINE, candidate_of, find_artifact, split_runtime
+from torchstone.stages.find import candidate_of, find_artifact, split_runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def opened(model: str, options: Options, scratch: Path) -> Candidate:
         precision = options.precision or artifact.precision
     runtime = runtime or default_runtime(artifact.format)
     artifact = _in_format(artifact, registry.runtimes.ready(runtime).formats, scratch)
-    made = candidate_of(artifact, artifact.chain or BASELINE, runtime, options.threads)
+    made = candidate_of(artifact, artifact.chain or artifact.format, runtime, options.threads)
     update = {"precision": precision, "batch": options.batch}
     name = f"{Path(place).name}@{runtime}"
     return made.model_copy(update={"name": name, "options": made.options.model_copy(update=update)})

@@ -32,8 +32,10 @@ def _fallback(winner: Candidate, candidates: Sequence[Candidate], data: Data) ->
     if not bundle.needs_fallback(winner):
         return None
     found = bundle.fallback_among(candidates)
-    if found is not None or candidates[0].artifact.format != "torch":
+    if found is not None:
         return found
+    if candidates[0].artifact.format != "torch":  # imported: in floating point as it came
+        return candidates[0]
     try:
         plan = chain.plan("onnx")
         return build_all([plan], candidates[0], data, seed=seed_of(candidates[0].artifact))[0]

@@ -23,7 +23,7 @@ class Fp16(Step):
     when the model is opened. Where BF16 arithmetic pays, ``bf16`` gives the same file size and the speed as well.
     """
 
-    version = 1
+    version = 2
     accepts = ("onnx", "openvino")
     targets = ("onnxruntime", "openvino")
     free = True
@@ -36,6 +36,8 @@ class Fp16(Step):
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
+        from torchstone.runtimes import parity
+
         if artifact.format == "openvino":
             from torchstone.runtimes.openvino import import_openvino
 
@@ -44,7 +46,7 @@ class Fp16(Step):
             openvino.save_model(model, out_dir / "model.xml", compress_to_fp16=True)
         else:
             _halve(artifact, out_dir / "model.onnx")
-        return identified(artifact, out_dir)
+        return parity.proven(artifact, identified(artifact, out_dir), "float16 weights", parity.HALVED)
 
 
 def _halve(artifact: Artifact, path: Path) -> None:

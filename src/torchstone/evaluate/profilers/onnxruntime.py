@@ -40,7 +40,7 @@ class Onnxruntime:
             raise ConfigError("only the CPU can be profiled", hint="open it with the provider cpu")
         with tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
             path, prefix = adapt.model_file(artifact, ".onnx"), str(Path(scratch) / "profile")
-            tensor = adapt.to_input(pixels, artifact.input)
+            tensor = adapt.to_input(pixels, artifact)
             # Weights that were packed for the processor are missing from the trace: a second session has them all.
             whole = _traced(open_session(path, options, profile=f"{prefix}-shapes", packed=False), artifact, tensor, 1)
             events = _traced(open_session(path, options, profile=prefix), artifact, tensor, calls + 1)

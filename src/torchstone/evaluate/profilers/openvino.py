@@ -38,7 +38,7 @@ class Openvino:
         path = adapt.model_file(artifact, ".xml" if artifact.format == "openvino" else ".onnx")
         compiled = compile_model(path, artifact, options, counters=True)
         request = compiled.create_infer_request()
-        image = adapt.to_input(pixels, artifact.input)
+        image = adapt.to_input(pixels, artifact)
         done, sums = 0, []
         for block in (1, *[max(1, calls // BLOCKS)] * BLOCKS):
             for _ in range(block):

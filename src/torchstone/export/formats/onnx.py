@@ -16,36 +16,52 @@ from torchstone.core.errors import ChainError
 from torchstone.core.values import Artifact
 
 
+OPSETS = {"trace": 17, "dynamo": 18}
+"""The operator set of each exporter, unless another is asked for."""
+
+
 class Onnx(Step):
     """Exports a torch artifact. The default exporter traces (1–3 s, and quantisers know its graphs); ``dynamo`` goes
-    through torch.export (8–35 s). Any number of images, of one size: what follows from the size is computed here."""
+    through torch.export (8–35 s). Any number of images, of one size: what follows from the size is computed here.
 
-    version = 2
+    Opset 17 has every operator that a CNN needs, and runtimes of 2022 open it already; ``dynamo`` begins at 18."""
+
+    version = 3
     accepts = ("torch",)
     produces = "onnx"
     requires = ("torch", "safetensors", "onnx", "onnxscript", "onnxruntime")
     free = True
 
     class Config(StepConfig):
-        opset: int = Field(default=17, ge=13, le=23, description="version of the operator set; dynamo needs 18 or more")
+        opset: int | None = Field(
+            default=None, ge=13, le=23, description="version of the operator set, by default 17; of dynamo 18 or more"
+        )
         exporter: Literal["trace", "dynamo"] = Field(default="trace", description="how the graph is found")
+
+    def check(self, config: Any, target: str | None) -> None:
+        if config.exporter == "dynamo" and config.opset is not None and config.opset < OPSETS["dynamo"]:
+            raise ChainError(
+                f"'onnx' by dynamo has opset {OPSETS['dynamo']} and later, not {config.opset}",
+                hint=f"onnx:opset={config.opset} alone traces",
+            )
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
         import torch
 
-        from torchstone.export import parity, shapes
+        from torchstone.export import shapes
+        from torchstone.runtimes import parity
         from torchstone.models import store
 
         model = store.load(artifact)
         crop = artifact.preprocess.crop
         example = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)
-        noise = io.StringIO()
+        noise, opset = io.StringIO(), config.opset or OPSETS[config.exporter]
         try:
             with warnings.catch_warnings(), redirect_stdout(noise), redirect_stderr(noise):
                 warnings.simplefilter("ignore")
-                _export(model, example, artifact, config, out_dir / "model.onnx")
+                _export(model, example, artifact, config.exporter, opset, out_dir / "model.onnx")
         except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
             raise ChainError(
                 f"'{artifact.architecture}' cannot be exported to ONNX: {str(error).splitlines()[0]}",
@@ -53,22 +69,21 @@ class Onnx(Step):
             ) from None
         shapes.fix(out_dir / "model.onnx", artifact.input.name, crop)
         child = identified(artifact.model_copy(update={"format": "onnx"}), out_dir)
-        parity.prove(artifact, child)
-        return child
+        return parity.proven(artifact, child, f"ONNX opset {opset} by {config.exporter}")
 
 
-def _export(model: Any, example: Any, artifact: Artifact, config: Any, path: Path) -> None:
+def _export(model: Any, example: Any, artifact: Artifact, exporter: str, opset: int, path: Path) -> None:
     import torch
 
     names: dict[str, Any] = {"input_names": [artifact.input.name], "output_names": [artifact.output.name]}
-    if config.exporter == "dynamo":
+    if exporter == "dynamo":
         batch = torch.export.Dim("batch")
         torch.onnx.export(
             model,
             (example,),
             path,
             dynamo=True,
-            opset_version=max(config.opset, 18),
+            opset_version=opset,
             dynamic_shapes={"image": {0: batch}},
             external_data=False,
             verbose=False,
@@ -76,4 +91,4 @@ def _export(model: Any, example: Any, artifact: Artifact, config: Any, path: Pat
         )
         return
     axes = {name: {0: "batch"} for name in (artifact.input.name, artifact.output.name)}
-    torch.onnx.export(model, (example,), path, dynamo=False, opset_version=config.opset, dynamic_axes=axes, **names)
+    torch.onnx.export(model, (example,), path, dynamo=False, opset_version=opset, dynamic_axes=axes, **names)

@@ -13,7 +13,7 @@ from torchstone.core.values import Artifact
 class Openvino(Step):
     """Converts an ONNX artifact to OpenVINO IR without halving its weights to FP16."""
 
-    version = 1
+    version = 2
     accepts = ("onnx",)
     produces = "openvino"
     requires = ("openvino",)
@@ -22,12 +22,11 @@ class Openvino(Step):
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
-        from torchstone.export import parity
+        from torchstone.runtimes import parity
         from torchstone.runtimes.openvino import import_openvino
 
         openvino = import_openvino()
         model = openvino.convert_model(artifact.directory / "model.onnx")
         openvino.save_model(model, out_dir / "model.xml", compress_to_fp16=False)
         child = identified(artifact.model_copy(update={"format": "openvino"}), out_dir)
-        parity.prove(artifact, child)
-        return child
+        return parity.proven(artifact, child, "float32 weights")

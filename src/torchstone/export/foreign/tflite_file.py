@@ -1,0 +1,55 @@
+"""A TensorFlow Lite file from elsewhere: it is kept as it is, and given what it wants."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from torchstone.core.artifact import identified
+from torchstone.core.errors import ArtifactError
+from torchstone.core.values import Artifact, InputSpec, OutputSpec, RuntimeOptions
+from torchstone.export.foreign import Described, square
+from torchstone.runtimes import adapt
+
+
+def describe(path: Path, layout: str | None, output: str | None) -> Described:
+    """What the file says of itself: of a quantised one, bytes go in as they are, for its scale and zero point are its
+    normalisation."""
+    from torchstone.runtimes.litert import open_interpreter
+
+    try:
+        interpreter = open_interpreter(path, RuntimeOptions())
+    except (RuntimeError, ValueError) as error:
+        raise adapt.refused("litert", path, error) from error
+    images, scores = interpreter.get_input_details(), interpreter.get_output_details()
+    if len(images) != 1 or len(scores) != 1 or len(images[0]["shape"]) != 4 or images[0]["shape"][3] != 3:
+        shapes = ", ".join(str([*one["shape"]]) for one in (*images, *scores))
+        raise ArtifactError(
+            f"'{path}' has the inputs and outputs {shapes}", hint="a classifier takes [N, H, W, 3] and gives [N, C]"
+        )
+    bytes_in = np.dtype(images[0]["dtype"]) == np.uint8
+    kind = f"{np.dtype(images[0]['dtype']).name} in, {np.dtype(scores[0]['dtype']).name} out"
+    side = square(path, *(int(length) for length in images[0]["shape"][1:3]))
+    return Described(
+        format="tflite",
+        input=InputSpec(
+            name=images[0]["name"], layout="NHWC", dtype="uint8" if bytes_in else "float32", normalised=bytes_in
+        ),
+        side=side,
+        output=OutputSpec(name=scores[0]["name"]),
+        outputs=int(np.prod(scores[0]["shape"][1:])),
+        notes=(f"TensorFlow Lite, {kind}",),
+    )
+
+
+def adopted(path: Path, artifact: Artifact, directory: Path) -> Artifact:
+    """The file as an artifact in ``directory``, byte for byte."""
+    shutil.copy2(path, directory / "model.tflite")
+    return identified(artifact, directory)
+
+
+def baked(artifact: Artifact, directory: Path) -> Artifact:
+    """The same: what it is given is prepared on the way, since a TensorFlow Lite graph is not edited here."""
+    return adopted(artifact.directory / "model.tflite", artifact, directory)
