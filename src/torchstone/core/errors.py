@@ -168,6 +168,10 @@ class Mistakes:
             raise one_of(self._found)
 
 
+LISTED = 60
+"""Names that a hint lists at most."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint that names what was probably meant, or everything there is when nothing is near."""
     names = sorted(known)
@@ -181,7 +185,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"known: {', '.join(names)}" if names else "none is known"
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return f"known: {', '.join(names[:LISTED])}{more}" if names else "none is known"
 
 
 def _lettering(name: str) -> str:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from torchstone.core import registry, tables
 from torchstone.core.contracts import Box, Listing, Reader
-from torchstone.core.errors import DataError, from_os_error
+from torchstone.core.errors import DataError, from_os_error, nearest
 from torchstone.core.registry import readers
 from torchstone.core.values import CATALOG_VERSION, Catalog, Finding
 from torchstone.data import columns, similar
@@ -36,6 +36,7 @@ __all__ = [
     "fingerprint",
     "glimpse",
     "made_of",
+    "numbers_among",
     "pixels_sha256",
     "read",
     "relabelled",
@@ -149,6 +150,18 @@ def write(
     )
     catalog.save(out_dir / "catalog.json")  # last: where it is, the rest is there, too
     return catalog
+
+
+def numbers_among(classes: Sequence[str], known: Sequence[str], source: str) -> list[int]:
+    """The number, in a model's ``known`` classes, of each class of ``source``: that of the same name, or where all of
+    them are called by numbers, that number. A DataError names the first that the model does not know."""
+    numbers = {name: number for number, name in enumerate(known)}
+    unknown = next((name for name in classes if name not in numbers), None)
+    if unknown is None:
+        return [numbers[name] for name in classes]
+    if all(name.isdecimal() and int(name) < len(known) for name in classes):
+        return [int(name) for name in classes]
+    raise DataError(f"'{source}' has the class '{unknown}', which the model does not know", hint=nearest(unknown, known))
 
 
 def relabelled(directory: Path, classes: tuple[str, ...], numbers: Sequence[int]) -> Catalog:

@@ -35,4 +35,5 @@ def prove(parent: Artifact, child: Artifact, limit: float = LIMIT) -> float:
 
 def proven(parent: Artifact, child: Artifact, how: str, limit: float = LIMIT) -> Artifact:
     """``child``, once it is proven, with a note that says how it was made and how close it is."""
-    return noted(child, f"{how}: its logits differ by {prove(parent, child, limit):.0e} of the largest at most")
+    difference = prove(parent, child, limit)
+    return noted(child, f"{how}: its logits differ " + (f"by {difference:.0e} of the largest" if difference else "in nothing"))

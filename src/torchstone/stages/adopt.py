@@ -14,11 +14,11 @@ import numpy as np
 
 from torchstone.core import artifact as artifacts
 from torchstone.core import console, files, machine, tables
-from torchstone.core.errors import ArtifactError, ConfigError, DataError, nearest
+from torchstone.core.errors import ArtifactError, ConfigError, DataError
 from torchstone.core.registry import readers
 from torchstone.core.run import Run, slug
 from torchstone.core.seeding import sample_rows
-from torchstone.core.values import Artifact, Catalog, MadeBy, RuntimeOptions
+from torchstone.core.values import Artifact, MadeBy, RuntimeOptions
 from torchstone.data import catalog as catalogs
 from torchstone.data import declared as declarations
 from torchstone.export import bundle
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CATALOG = "catalog.parquet"
-LISTED = 100
-"""Classes that a hint looks through for a similar name."""
 TOLERANCE = {"onnx": golden.TOLERANCE["f32"], "tflite": golden.TOLERANCE["int8"]}
 """What golden logits may differ by elsewhere: a TensorFlow Lite file may compute in integers."""
 VERSION = 1
@@ -115,7 +113,7 @@ def _raw(
     classes, offset = _classes(names, described.outputs)
     output = described.output.model_copy(update={"class_offset": offset})
     first: Artifact = reader.adopted(model, draft.model_copy(update={"classes": classes, "output": output}), directory)
-    scores = _scores(model, first, described.outputs)
+    scores = _scores(reader, model, first, described.outputs)
     if not _are_probabilities(scores):
         return first
     console.say("its scores sum to 1: they are taken as probabilities")
@@ -123,8 +121,9 @@ def _raw(
     return reader.adopted(model, pressed, directory)
 
 
-def _scores(model: Path, artifact: Artifact, outputs: int) -> NDArray[np.float32]:
-    """All that it says of a few images; an ArtifactError where that depends on how many come at once."""
+def _scores(reader: Any, model: Path, artifact: Artifact, outputs: int) -> NDArray[np.float32]:
+    """All that it says of a few images; an ArtifactError where that depends on how many come at once, or is not what
+    the file says as it came."""
     every = artifact.output.model_copy(update={"class_offset": 0})
     runner = open_artifact(
         artifact.model_copy(update={"classes": tuple(map(str, range(outputs))), "output": every}),
@@ -145,6 +144,14 @@ def _scores(model: Path, artifact: Artifact, outputs: int) -> NDArray[np.float32
         raise ArtifactError(
             f"'{model}' answers otherwise for several images at once than for each", hint="export it for any batch size"
         )
+    there = reader.answered(model, artifact, pixels).reshape(together.shape)
+    if golden.difference(together, there) > parity.HALVED:
+        raise ArtifactError(
+            f"'{model}' answers otherwise as it was read here: its scores differ by "
+            f"{golden.difference(together, there):.1e} of the largest",
+            hint="export it again, with a later opset and in float32",
+        )
+    console.say(f"as it was read here, its scores differ by {golden.difference(together, there):.0e} of the largest")
     return together
 
 
@@ -197,14 +204,14 @@ def _samples(source: str, classes: tuple[str, ...], run: Run) -> Samples:
     """The labelled images of ``source``, in the run where they can be split; else all of them, and no run's data."""
     with tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
         place = Path(scratch) / "data"
-        numbers = _numbers(catalogs.read(source, place, empty_classes=True), classes)
+        numbers = catalogs.numbers_among(catalogs.read(source, place, empty_classes=True).classes, classes, source)
         try:
             before = prepare(source, run.data, seed=0, test_fraction=0.2, by="quota")[0]
         except DataError as error:
             console.say(f"the samples are not split, so nothing can be calibrated or judged here: {error.message}")
             catalog, data, table = catalogs.relabelled(place, classes, numbers), None, tables.read(place / CATALOG)[0]
         else:
-            catalog = catalogs.relabelled(run.data, classes, _numbers(before, classes))
+            catalog = catalogs.relabelled(run.data, classes, catalogs.numbers_among(before.classes, classes, source))
             files.write_json(run.environment, machine.environment())
             data = opened(run)
             parts = tables.read(data.split.table, ["item", "part"])[0]
@@ -217,21 +224,6 @@ def _samples(source: str, classes: tuple[str, ...], run: Run) -> Samples:
         reader = readers.ready(catalog.reader)
         contents = [reader.image(catalog.root, path) for path in paths]
     return Samples(contents=contents, names=paths, labels=labels[rows], data=data)
-
-
-def _numbers(catalog: Catalog, classes: tuple[str, ...]) -> list[int]:
-    """The model's class of each class of the samples: of the same name, or where all are numbers, of that number."""
-    if all(name.isdecimal() and int(name) < len(classes) for name in catalog.classes):
-        return [int(name) for name in catalog.classes]
-    known = {name: number for number, name in enumerate(classes)}
-    for name in catalog.classes:
-        if name not in known:
-            raise DataError(
-                f"the samples have the class '{name}', which the model does not know",
-                hint=nearest(name, classes) if len(classes) < LISTED else "name the folders by the labels, or by their "
-                "numbers from 0",
-            )
-    return [known[name] for name in catalog.classes]
 
 
 def _built(

@@ -11,7 +11,7 @@ import numpy as np
 
 from torchstone.core import console, files, tables
 from torchstone.core.contracts import ImageSet
-from torchstone.core.errors import ConfigError, DataError, nearest
+from torchstone.core.errors import ArtifactError, ConfigError, DataError, nearest
 from torchstone.core.run import run_of
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Artifact, Budget, Candidate, Part
@@ -130,13 +130,7 @@ def _on_other_images(candidate: Candidate, source: str) -> tuple[predict.Predict
     artifact = candidate.artifact
     with tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
         catalog = catalogs.read(source, Path(scratch) / "data")
-        unknown = [name for name in catalog.classes if name not in artifact.classes]
-        if unknown:
-            raise DataError(
-                f"'{source}' has the class '{unknown[0]}', which the model does not know",
-                hint=nearest(unknown[0], artifact.classes),
-            )
+        numbers = np.array(catalogs.numbers_among(catalog.classes, artifact.classes, source))
         images = open_images(catalog, None, None, artifact.preprocess, Path(scratch) / "cache")
-        numbers = np.array([artifact.classes.index(name) for name in catalog.classes])
         found = predict.answer(candidate, images, source)
         return dataclasses.replace(found, labels=numbers[images.labels]), _speed(candidate, images)

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torchstone.core.artifact import identified
 from torchstone.core.errors import ArtifactError, nearest
-from torchstone.core.values import Artifact, InputSpec, OutputSpec
+from torchstone.core.values import Artifact, InputSpec, OutputSpec, RuntimeOptions
 from torchstone.export.foreign import Described, square
+from torchstone.runtimes import adapt
+from torchstone.runtimes.onnxruntime import open_session
 
 OPSET = 17
 """Graphs of earlier operator sets are converted to it; quantisers want at least 13."""
@@ -67,6 +70,18 @@ def adopted(path: Path, artifact: Artifact, directory: Path) -> Artifact:
     onnx.save(model, str(directory / "model.onnx"))
     made = artifact.model_copy(update={"output": output})
     return identified(made, directory)
+
+
+def answered(path: Path, artifact: Artifact, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the file itself, as it came, says of these images, one at a time: float32[N, …]."""
+    session = open_session(path, RuntimeOptions())
+    image = next(one for one in session.get_inputs() if one.name == artifact.input.name)
+    kind = np.float16 if "float16" in image.type else None
+    found = []
+    for row in range(len(pixels)):
+        given = adapt.to_input(pixels[row : row + 1], artifact)
+        found.append(session.run([artifact.output.name], {image.name: given.astype(kind or given.dtype)})[0])
+    return np.concatenate(found).astype(np.float32)
 
 
 def baked(artifact: Artifact, directory: Path) -> Artifact:

@@ -6,19 +6,19 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torchstone.core.artifact import identified
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Artifact, InputSpec, OutputSpec, RuntimeOptions
 from torchstone.export.foreign import Described, square
 from torchstone.runtimes import adapt
+from torchstone.runtimes.litert import open_interpreter
 
 
 def describe(path: Path, layout: str | None, output: str | None) -> Described:
     """What the file says of itself: of a quantised one, bytes go in as they are, for its scale and zero point are its
     normalisation."""
-    from torchstone.runtimes.litert import open_interpreter
-
     try:
         interpreter = open_interpreter(path, RuntimeOptions())
     except (RuntimeError, ValueError) as error:
@@ -48,6 +48,24 @@ def adopted(path: Path, artifact: Artifact, directory: Path) -> Artifact:
     """The file as an artifact in ``directory``, byte for byte."""
     shutil.copy2(path, directory / "model.tflite")
     return identified(artifact, directory)
+
+
+def answered(path: Path, artifact: Artifact, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the file itself says of these images, one at a time, in the interpreter's own words: no step of ours but
+    the pixels' is between."""
+    interpreter = open_interpreter(path, RuntimeOptions())
+    image, scores = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    scale, zero = image["quantization"]
+    found = []
+    for row in range(len(pixels)):
+        given = adapt.to_input(pixels[row : row + 1], artifact)
+        if given.dtype != image["dtype"]:
+            given = np.round(given / scale + zero).astype(image["dtype"])
+        interpreter.set_tensor(image["index"], given)
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(scores["index"]).astype(np.float32))
+    step, middle = scores["quantization"]
+    return (np.concatenate(found) - middle) * (step or 1)
 
 
 def baked(artifact: Artifact, directory: Path) -> Artifact:
