@@ -26,9 +26,13 @@ def tensor(schema: Any, name: str, shape: list[int], kind: int, buffer: int, sca
     return made
 
 
-def written(path: Path, weights: np.ndarray, *, whole: bool, batch: int = 1) -> Path:
+OUT = 4.0
+"""A step of the quantised scores."""
+
+
+def written(path: Path, weights: np.ndarray, *, whole: bool, out: tuple[float, int] = (OUT, 128)) -> Path:
     """The mean of each colour times ``weights``, float32[3, CLASSES], as a file: mean, then fully connected. ``whole``:
-    bytes in and bytes out."""
+    bytes in and bytes out, the scores in steps of ``out``."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -52,11 +56,11 @@ def written(path: Path, weights: np.ndarray, *, whole: bool, batch: int = 1) -> 
         model.buffers.append(buffer)
     kind = bytes_ if whole else floats
     graph.tensors = [
-        tensor(schema, "image", [batch, SIDE, SIDE, 3], kind, 0, 1.0 if whole else 0),
+        tensor(schema, "image", [1, SIDE, SIDE, 3], kind, 0, 1.0 if whole else 0),
         tensor(schema, "axes", [2], ints, 1),
-        tensor(schema, "mean", [batch, 3], kind, 0, 1.0 if whole else 0),
+        tensor(schema, "mean", [1, 3], kind, 0, 1.0 if whole else 0),
         tensor(schema, "weights", [CLASSES, 3], kind, 2, step if whole else 0, 128),
-        tensor(schema, "scores", [batch, CLASSES], kind, 0, OUT if whole else 0, 128),
+        tensor(schema, "scores", [1, CLASSES], kind, 0, out[0] if whole else 0, out[1]),
     ]
     graph.inputs, graph.outputs, graph.operators = [0], [4], []
     for index, (inputs, output) in enumerate((([0, 1], 2), ([2, 3, -1], 4))):
@@ -74,10 +78,6 @@ def written(path: Path, weights: np.ndarray, *, whole: bool, batch: int = 1) -> 
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     path.write_bytes(bytes(builder.Output()))
     return path
-
-
-OUT = 4.0
-"""A step of the quantised scores."""
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +132,13 @@ def test_a_damaged_file_is_the_users_error(content: bytes, lenet5: dict[str, Art
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match=r"model\.tflite"):
         open_artifact(artifact_of(path, lenet5["onnx"], InputSpec(dtype="uint8")))
+
+
+def test_a_quantised_softmax_is_known_by_its_steps(weights: np.ndarray, tmp_path: Path) -> None:
+    from torchstone.export.foreign import tflite_file
+
+    told = tflite_file.describe(written(tmp_path / "model.tflite", weights, whole=True), None, None)
+    assert (told.output.kind, told.outputs, told.side) == ("logits", CLASSES, SIDE)
+    assert (told.input.dtype, told.input.normalised) == ("uint8", True)
+    pressed = written(tmp_path / "pressed.tflite", weights, whole=True, out=(1 / 256, 0))
+    assert tflite_file.describe(pressed, None, None).output.kind == "probabilities"

@@ -29,7 +29,7 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 
 def foreign(path: Path, *, half: bool = False, batch: Any = 1, background: bool = True) -> Path:
     """A network as Caffe's were: NCHW in BGR less a mean, opset 7, weights among its inputs, one image, a Reshape that
-    says so, a Softmax; it answers with the brightest colour, 'background' first."""
+    says so, a Softmax, no names; it answers with the brightest colour, 'background' first."""
     kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     floats = np.float16 if half else np.float32
     # one convolution takes each colour, in the order blue, green, red, to its class: red, green, blue
@@ -44,10 +44,10 @@ def foreign(path: Path, *, half: bool = False, batch: Any = 1, background: bool 
         numpy_helper.from_array(spread, "spread"),
     ]
     nodes = [
-        helper.make_node("Conv", ["data", "kernel"], ["seen"], pads=[1, 1, 1, 1], name="seeing"),
+        helper.make_node("Conv", ["data", "kernel"], ["seen"], pads=[1, 1, 1, 1]),
         helper.make_node("GlobalAveragePool", ["seen"], ["pooled"]),
         helper.make_node("Reshape", ["pooled", "shape"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "spread"], ["scores"], name="spreading"),
+        helper.make_node("MatMul", ["flat", "spread"], ["scores"]),
         helper.make_node("Softmax", ["scores"], ["prob"]),
     ]
     listed = [helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in tensors]

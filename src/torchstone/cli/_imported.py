@@ -22,7 +22,7 @@ def printed(found: Adopted, *, json: bool) -> int:
         return 0
     out = _answers.stdout()
     if trial is not None:
-        _table(trial, out)
+        _table(trial, out, split=found.quantisable)
     out.print(f"model    {artifact.directory}", highlight=False, soft_wrap=True)
     out.print(f"bundle   {run.bundle}", highlight=False, soft_wrap=True)
     if found.quantisable and artifact.format == "onnx":
@@ -32,7 +32,7 @@ def printed(found: Adopted, *, json: bool) -> int:
     return 0
 
 
-def _table(trial: Trial, out: Any) -> None:
+def _table(trial: Trial, out: Any, *, split: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -46,10 +46,11 @@ def _table(trial: Trial, out: Any) -> None:
         gain = f"{share * (one.right - trial.right):+.1f} ({100 * one.lower:+.1f} to {100 * one.upper:+.1f})"
         name = f"[yellow]{escape(one.change)}[/yellow]" if one.better else escape(one.change)
         table.add_row(name, f"{share * one.right:.1f} %", str(one.gained), str(one.lost), gain)
-    out.print(f"\n{trial.images:,} labelled samples, not of the test part; intervals at {100 * trial.level:g} % over all\n",
+    which = "samples that are not for test" if split else "samples"
+    out.print(f"\n{trial.images:,} {which}; intervals at {100 * trial.level:g} % over all that was tried\n",
               highlight=False)  # fmt: skip
     out.print(table)
     if trial.warning:
-        out.print(f"\n[yellow]warning:[/yellow] {escape(trial.warning)}\n", highlight=False)
+        out.print(f"\n[yellow]warning:[/yellow] {escape(trial.warning)}\n", highlight=False, soft_wrap=True)
     else:
         out.print("\nnothing that was tried is better by more than chance\n", highlight=False)

@@ -114,7 +114,7 @@ def _raw(
     output = described.output.model_copy(update={"class_offset": offset})
     first: Artifact = reader.adopted(model, draft.model_copy(update={"classes": classes, "output": output}), directory)
     scores = _scores(reader, model, first, described.outputs)
-    if not _are_probabilities(scores):
+    if first.output.kind == "probabilities" or not _are_probabilities(scores):
         return first
     console.say("its scores sum to 1: they are taken as probabilities")
     pressed = first.model_copy(update={"output": first.output.model_copy(update={"kind": "probabilities"})})
@@ -124,7 +124,7 @@ def _raw(
 def _scores(reader: Any, model: Path, artifact: Artifact, outputs: int) -> NDArray[np.float32]:
     """All that it says of a few images; an ArtifactError where that depends on how many come at once, or is not what
     the file says as it came."""
-    every = artifact.output.model_copy(update={"class_offset": 0})
+    every = artifact.output.model_copy(update={"class_offset": 0, "kind": "logits"})
     runner = open_artifact(
         artifact.model_copy(update={"classes": tuple(map(str, range(outputs))), "output": every}),
         RuntimeOptions(batch=golden.IMAGES),

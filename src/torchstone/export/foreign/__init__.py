@@ -26,7 +26,7 @@ class Described:
     side: int | None
     """Pixels a side; None: any."""
     output: OutputSpec
-    """Its name; kind and offset are to be found out."""
+    """Its name, and where the file says so, that it gives probabilities; the offset is to be found out."""
     outputs: int | None
     """Scores an image; None: the file does not say."""
     notes: tuple[str, ...] = ()

@@ -66,6 +66,7 @@ def adopted(path: Path, artifact: Artifact, directory: Path) -> Artifact:
     model = _raised(path, model)
     _widen(model)
     _any_number_of_images(model, artifact.input.name)
+    _name_nodes(model)
     model.ir_version = max(model.ir_version, IR)
     onnx.save(model, str(directory / "model.onnx"))
     made = artifact.model_copy(update={"output": output})
@@ -276,6 +277,15 @@ def _any_number_of_images(model: Any, image: str) -> None:
         first = value.type.tensor_type.shape.dim[0]
         first.Clear()
         first.dim_param = "batch"
+
+
+def _name_nodes(model: Any) -> None:
+    """Each operator gets a name of its own, by which quantisers tell layers apart; many tools write none."""
+    seen: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{number}"
+        seen.add(node.name)
 
 
 def _unpressed(model: Any, output: OutputSpec) -> OutputSpec:

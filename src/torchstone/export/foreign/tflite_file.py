@@ -16,6 +16,12 @@ from torchstone.runtimes import adapt
 from torchstone.runtimes.litert import open_interpreter
 
 
+SOFTMAX_STEP = 1 / 256
+OF_SOFTMAX = {np.dtype(np.uint8): 0, np.dtype(np.int8): -128}
+"""Zero points of a quantised Softmax, whose scale is fixed as well: by these its output is known. Its sums are not 1,
+since what is below half a step is none."""
+
+
 def describe(path: Path, layout: str | None, output: str | None) -> Described:
     """What the file says of itself: of a quantised one, bytes go in as they are, for its scale and zero point are its
     normalisation."""
@@ -31,6 +37,9 @@ def describe(path: Path, layout: str | None, output: str | None) -> Described:
         )
     bytes_in = np.dtype(images[0]["dtype"]) == np.uint8
     kind = f"{np.dtype(images[0]['dtype']).name} in, {np.dtype(scores[0]['dtype']).name} out"
+    pressed = np.dtype(scores[0]["dtype"]) in OF_SOFTMAX and tuple(scores[0]["quantization"]) == (
+        SOFTMAX_STEP, OF_SOFTMAX[np.dtype(scores[0]["dtype"])],
+    )  # fmt: skip
     side = square(path, *(int(length) for length in images[0]["shape"][1:3]))
     return Described(
         format="tflite",
@@ -38,7 +47,7 @@ def describe(path: Path, layout: str | None, output: str | None) -> Described:
             name=images[0]["name"], layout="NHWC", dtype="uint8" if bytes_in else "float32", normalised=bytes_in
         ),
         side=side,
-        output=OutputSpec(name=scores[0]["name"]),
+        output=OutputSpec(name=scores[0]["name"], kind="probabilities" if pressed else "logits"),
         outputs=int(np.prod(scores[0]["shape"][1:])),
         notes=(f"TensorFlow Lite, {kind}",),
     )
