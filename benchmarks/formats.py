@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from conditions import conditions
 
+from conditions import conditions
 from torchstone.compress import chain
 from torchstone.core import console
 from torchstone.core.errors import UserError
@@ -88,7 +88,9 @@ def main() -> None:
              "agree": agree, "images": len(pixels)}
         )  # fmt: skip
     if given.out:
-        given.out.write_text(json.dumps({"conditions": conditions(), "model": origin.architecture, "rows": rows}, indent=1))
+        given.out.write_text(
+            json.dumps({"conditions": conditions(), "model": origin.architecture, "rows": rows}, indent=1)
+        )
 
 
 if __name__ == "__main__":

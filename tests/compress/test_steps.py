@@ -13,9 +13,8 @@ from torchstone.core.errors import ArtifactError, ChainError
 from torchstone.core.run import Run
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Artifact, Candidate, RuntimeOptions
-from torchstone.runtimes import parity
 from torchstone.models import store, zoo
-from torchstone.runtimes import golden, open_artifact, open_candidate
+from torchstone.runtimes import golden, open_artifact, open_candidate, parity
 from torchstone.stages import compress
 from torchstone.stages.read import Data
 

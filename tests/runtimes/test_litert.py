@@ -34,7 +34,7 @@ def written(path: Path, weights: np.ndarray, *, whole: bool, out: tuple[float, i
     """The mean of each colour times ``weights``, float32[3, CLASSES], as a file: mean, then fully connected. ``whole``:
     bytes in and bytes out, the scores in steps of ``out``."""
     import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert import schema_py_generated as schema  # pyright: ignore[reportMissingImports]
 
     model, graph = schema.ModelT(), schema.SubGraphT()
     model.version = 3
@@ -67,7 +67,10 @@ def written(path: Path, weights: np.ndarray, *, whole: bool, out: tuple[float, i
         node = schema.OperatorT()
         node.opcodeIndex, node.inputs, node.outputs = index, inputs, [output]
         if index == 0:
-            node.builtinOptionsType, node.builtinOptions = schema.BuiltinOptions.ReducerOptions, schema.ReducerOptionsT()
+            node.builtinOptionsType, node.builtinOptions = (
+                schema.BuiltinOptions.ReducerOptions,
+                schema.ReducerOptionsT(),
+            )
             node.builtinOptions.keepDims = False
         else:
             node.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions

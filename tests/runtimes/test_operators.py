@@ -80,6 +80,6 @@ def test_with_them_it_runs(way: str, unusual: Path, monkeypatch: pytest.MonkeyPa
 
 def test_an_entry_point_that_leads_nowhere_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("mine", "no_such_module:path", OPERATORS)
-    monkeypatch.setattr(onnxruntime, "entry_points", lambda group: [point])
+    monkeypatch.setattr(onnxruntime, "entry_points", lambda **_: [point])
     with pytest.raises(ConfigError, match="'mine'"):
         operator_libraries()

@@ -92,7 +92,9 @@ def missing_packages(names: tuple[str, ...]) -> list[str]:
 
 readers: Registry[Reader] = Registry("reader", ("data/readers",), "torchstone.readers")
 steps: Registry[Step] = Registry("step", ("compress/steps", "export/formats"), "torchstone.steps")
-runtimes: Registry[Runtime] = Registry("runtime", ("runtimes",), "torchstone.runtimes", not_plugins=("adapt", "golden", "parity"))
+runtimes: Registry[Runtime] = Registry(
+    "runtime", ("runtimes",), "torchstone.runtimes", not_plugins=("adapt", "golden", "parity")
+)
 profilers: Registry[Profiler] = Registry("profiler", ("evaluate/profilers",), "torchstone.profilers")
 data_checks: Registry[Check] = Registry(
     "data check", ("audit",), "torchstone.data_checks", not_plugins=("clean", "features", "probe", "two_sample")

@@ -144,8 +144,10 @@ class Preprocess(Value):
     """How an encoded image becomes uint8[crop, crop, 3]; stored with the weights, applied everywhere by one function.
 
     ``mean`` and ``std`` are on the 0..1 scale, in the order red, green, blue; they are applied inside the exported
-    graph, or where ``InputSpec.normalised`` is false, on the way into a file from elsewhere. ``resize_mode`` is ``short``
-    (the shorter side becomes ``resize`` pixels, then a centre crop) or ``squash`` (both sides become ``resize``).
+    graph, or where ``InputSpec.normalised`` is false, on the way into a file from elsewhere.
+
+    ``resize_mode`` is ``short`` (the shorter side becomes ``resize`` pixels, then a centre crop) or ``squash`` (both
+    sides become ``resize``).
     ``decoder`` is ``pillow``, or ``simplejpeg-torch``: JPEG files decoded by simplejpeg, large ones at a fraction of
     their size, and all images resized by PyTorch. It is faster, and not quite the same.
     """

@@ -161,7 +161,9 @@ def numbers_among(classes: Sequence[str], known: Sequence[str], source: str) -> 
         return [numbers[name] for name in classes]
     if all(name.isdecimal() and int(name) < len(known) for name in classes):
         return [int(name) for name in classes]
-    raise DataError(f"'{source}' has the class '{unknown}', which the model does not know", hint=nearest(unknown, known))
+    raise DataError(
+        f"'{source}' has the class '{unknown}', which the model does not know", hint=nearest(unknown, known)
+    )
 
 
 def relabelled(directory: Path, classes: tuple[str, ...], numbers: Sequence[int]) -> Catalog:

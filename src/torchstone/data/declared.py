@@ -52,15 +52,23 @@ class Declared(Value):
         if side is not None and self.size is not None and side != self.size:
             raise ConfigError(f"size = {self.size} is declared, and the model takes {side} × {side} pixels")
         if min(self.std) <= 0:
-            raise ConfigError(f"std = {list(self.std)} is declared", hint="deviations are above 0; for none, leave it out")
-        mean, std = (tuple(value / self.scale for value in values) for values in (self.mean, self.std))
-        if self.colour == "bgr":
-            mean, std = mean[::-1], std[::-1]
+            raise ConfigError(
+                f"std = {list(self.std)} is declared", hint="deviations are above 0; for none, leave it out"
+            )
+        crop = side or self.size or 0
         made = default_preprocess(
-            side or self.size or 0, resize=self._resize(side or self.size or 0), mean=mean, std=std,
+            crop,
+            resize=self._resize(crop),
+            mean=self._in_order(self.mean),
+            std=self._in_order(self.std),
             interpolation=self.interpolation,
-        )  # fmt: skip
+        )
         return made.model_copy(update={"resize_mode": self.resize_mode, "exif_rotation": self.exif_rotation})
+
+    def _in_order(self, values: Triple) -> Triple:
+        """As ``Preprocess`` has them: red first, white being 1."""
+        first, second, third = (value / self.scale for value in values)
+        return (first, second, third) if self.colour == "rgb" else (third, second, first)
 
     def _resize(self, side: int) -> int | None:
         return side if self.resize is None and self.resize_mode == "squash" else self.resize

@@ -99,7 +99,9 @@ def to_input(batch: NDArray[np.uint8], artifact: Artifact) -> NDArray:
     if spec.dtype == "float32":
         images = images.astype(np.float32)
     if not spec.normalised:
-        mean, std = (np.array(values, np.float32) * 255 for values in (artifact.preprocess.mean, artifact.preprocess.std))
+        mean, std = (
+            np.array(values, np.float32) * 255 for values in (artifact.preprocess.mean, artifact.preprocess.std)
+        )
         images = (images - mean) / std
     if spec.colour == "bgr":
         images = images[..., ::-1]

@@ -55,7 +55,7 @@ def open_interpreter(path: Path, options: RuntimeOptions) -> Any:
 def _allocated(path: Path, threads: int, batch: int, *, strict: bool = False) -> Any:
     """None where the file cannot answer ``batch`` images at once; with ``strict`` what it raises. An interpreter that
     failed once is of no more use, so each attempt has its own."""
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import Interpreter  # pyright: ignore[reportMissingImports]
 
     interpreter = Interpreter(model_path=str(path), num_threads=threads)
     image = interpreter.get_input_details()[0]

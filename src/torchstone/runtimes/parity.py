@@ -36,4 +36,6 @@ def prove(parent: Artifact, child: Artifact, limit: float = LIMIT) -> float:
 def proven(parent: Artifact, child: Artifact, how: str, limit: float = LIMIT) -> Artifact:
     """``child``, once it is proven, with a note that says how it was made and how close it is."""
     difference = prove(parent, child, limit)
-    return noted(child, f"{how}: its logits differ " + (f"by {difference:.0e} of the largest" if difference else "in nothing"))
+    return noted(
+        child, f"{how}: its logits differ " + (f"by {difference:.0e} of the largest" if difference else "in nothing")
+    )

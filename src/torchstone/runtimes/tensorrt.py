@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class Tensorrt:
-    """Opens ``model.engine``. Images and scores travel to the GPU and back in each call, as a server's do; PyTorch holds
-    the memory there."""
+    """Opens ``model.engine``. Images and scores travel to the GPU and back in each call, as a server's do; there, they
+    lie in PyTorch's memory."""
 
     formats: ClassVar[tuple[Format, ...]] = ("tensorrt",)
     precisions: ClassVar[tuple[str, ...]] = ("f32",)
@@ -29,8 +30,7 @@ class Tensorrt:
         reason = missing_gpu()
         if reason is not None:
             raise ArtifactError(f"an engine runs on a GPU: {reason}", hint="open the ONNX model that it was built from")
-        import tensorrt
-
+        tensorrt = import_tensorrt()
         path = adapt.model_file(artifact, ".engine")
         runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         try:
@@ -43,6 +43,11 @@ class Tensorrt:
         largest = int(engine.get_tensor_profile_shape(artifact.input.name, 0)[2][0])
         fill = _fill(engine, artifact.input.name, artifact.output.name)
         return adapt.runner("tensorrt", path, artifact, adapt.in_chunks(fill, largest))
+
+
+def import_tensorrt() -> Any:
+    """The module ``tensorrt``: by its name alone, since files of ours have that name, too."""
+    return importlib.import_module("tensorrt")
 
 
 def missing_gpu() -> str | None:

@@ -11,7 +11,6 @@ from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Artifact, Candidate, RuntimeOptions
 from torchstone.runtimes import default_runtime
 
-
 BEGINNINGS = ("train", "import")
 """What makes a model that chains begin with."""
 

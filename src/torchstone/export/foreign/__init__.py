@@ -34,7 +34,10 @@ class Described:
 
 def back_end(path: Path) -> Any:
     """The module that reads this kind of file: ``describe(path, layout, output)``, ``adopted(path, artifact,
-    directory)``, ``answered(path, artifact, pixels)`` and ``baked(artifact, directory)``. An ArtifactError for a file of another kind, a MissingPackageError where its packages are not there."""
+    directory)``, ``answered(path, artifact, pixels)`` and ``baked(artifact, directory)``.
+
+    An ArtifactError for a file of another kind, a MissingPackageError where its packages are not there.
+    """
     format = FORMATS.get(path.suffix.lower())
     if not path.is_file():
         raise ArtifactError(f"'{path}' is not a file", hint=f"name a model: {' or '.join(FORMATS)}")

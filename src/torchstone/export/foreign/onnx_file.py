@@ -1,4 +1,4 @@
-"""An ONNX file from elsewhere: its graph is given the beginning that ours have, so that all that follows is the same."""
+"""An ONNX file from elsewhere: its graph is given the beginning that ours have. All that follows is then the same."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _layout(path: Path, shape: Sequence[int | None], layout: str | None) -> Any:
         raise ArtifactError(f"layout = {layout} is declared, and '{path}' takes {[*shape]}: {fits[0]}")
     raise ArtifactError(
         f"'{path}' takes {[*shape]}, which does not tell where its three colours are",
-        hint="a file for --preprocess: layout = \"NCHW\", or \"NHWC\"",
+        hint='a file for --preprocess: layout = "NCHW", or "NHWC"',
     )
 
 

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchstone.core.artifact import identified
-from torchstone.core.errors import ArtifactError
+from torchstone.core.errors import ArtifactError, nearest
 from torchstone.core.values import Artifact, InputSpec, OutputSpec, RuntimeOptions
 from torchstone.export.foreign import Described, square
 from torchstone.runtimes import adapt
 from torchstone.runtimes.litert import open_interpreter
-
 
 SOFTMAX_STEP = 1 / 256
 OF_SOFTMAX = {np.dtype(np.uint8): 0, np.dtype(np.int8): -128}
@@ -24,7 +23,9 @@ since what is below half a step is none."""
 
 def describe(path: Path, layout: str | None, output: str | None) -> Described:
     """What the file says of itself: of a quantised one, bytes go in as they are, for its scale and zero point are its
-    normalisation."""
+    normalisation. An ArtifactError for a layout or an output that it does not have."""
+    if layout == "NCHW":
+        raise ArtifactError(f"layout = NCHW is declared, and '{path}' is TensorFlow Lite: NHWC")
     try:
         interpreter = open_interpreter(path, RuntimeOptions())
     except (RuntimeError, ValueError) as error:
@@ -35,6 +36,8 @@ def describe(path: Path, layout: str | None, output: str | None) -> Described:
         raise ArtifactError(
             f"'{path}' has the inputs and outputs {shapes}", hint="a classifier takes [N, H, W, 3] and gives [N, C]"
         )
+    if output not in (None, scores[0]["name"]):
+        raise ArtifactError(f"'{path}' has no output '{output}'", hint=nearest(output, [scores[0]["name"]]))
     bytes_in = np.dtype(images[0]["dtype"]) == np.uint8
     kind = f"{np.dtype(images[0]['dtype']).name} in, {np.dtype(scores[0]['dtype']).name} out"
     pressed = np.dtype(scores[0]["dtype"]) in OF_SOFTMAX and tuple(scores[0]["quantization"]) == (

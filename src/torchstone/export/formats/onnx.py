@@ -15,7 +15,6 @@ from torchstone.core.contracts import Step, StepConfig, StepContext
 from torchstone.core.errors import ChainError
 from torchstone.core.values import Artifact
 
-
 OPSETS = {"trace": 17, "dynamo": 18}
 """The operator set of each exporter, unless another is asked for."""
 
@@ -51,8 +50,8 @@ class Onnx(Step):
         import torch
 
         from torchstone.export import shapes
-        from torchstone.runtimes import parity
         from torchstone.models import store
+        from torchstone.runtimes import parity
 
         model = store.load(artifact)
         crop = artifact.preprocess.crop

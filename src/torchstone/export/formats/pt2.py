@@ -30,9 +30,10 @@ class Pt2(Step):
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
         import torch
+        from torch._dynamo import exc
 
-        from torchstone.runtimes import parity
         from torchstone.models import archive, store
+        from torchstone.runtimes import parity
 
         model = store.load(artifact).to(memory_format=torch.channels_last)
         crop = artifact.preprocess.crop
@@ -42,7 +43,7 @@ class Pt2(Step):
                 warnings.simplefilter("ignore")
                 shapes = {"image": {0: torch.export.Dim("batch")}}
                 program = torch.export.export(model, (example,), dynamic_shapes=shapes)
-        except (RuntimeError, ValueError, AssertionError, torch._dynamo.exc.TorchDynamoException) as error:
+        except (RuntimeError, ValueError, AssertionError, exc.TorchDynamoException) as error:
             raise ChainError(
                 f"'{artifact.architecture}' cannot be exported by torch.export: {str(error).splitlines()[0]}",
                 hint="onnx traces it instead, and runs in more places",

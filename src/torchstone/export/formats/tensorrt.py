@@ -28,7 +28,9 @@ class Tensorrt(Step):
 
     class Config(StepConfig):
         batch: int = Field(default=32, ge=1, description="images that the engine takes at most in one call")
-        workspace_mb: int = Field(default=1024, ge=16, description="memory that its kernels may be chosen by, in 10⁶ bytes")
+        workspace_mb: int = Field(
+            default=1024, ge=16, description="memory that its kernels may be chosen by, in 10⁶ bytes"
+        )
 
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
@@ -72,8 +74,9 @@ def widened_first(path: Path) -> bytes:
 
 def _built(model: bytes, artifact: Artifact, config: Any) -> bytes:
     """The engine's bytes. A ChainError with TensorRT's own words where it refuses the graph."""
-    import tensorrt
+    from torchstone.runtimes.tensorrt import import_tensorrt
 
+    tensorrt = import_tensorrt()
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)
     builder = tensorrt.Builder(logger)
     network = builder.create_network(0)

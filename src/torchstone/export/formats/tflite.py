@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ class Tflite(Step):
         example = torch.zeros(1, crop, crop, 3, dtype=torch.uint8)
         try:
             with quiet():
-                import litert_torch
+                import litert_torch  # pyright: ignore[reportMissingImports]
 
                 litert_torch.convert(store.load(artifact), (example,)).export(str(out_dir / "model.tflite"))
         except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
@@ -58,9 +57,9 @@ def quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            with contextlib.redirect_stderr(io.StringIO()):
-                warnings.simplefilter("ignore")
-                yield
+        printed = io.StringIO()
+        with warnings.catch_warnings(), redirect_stdout(printed), redirect_stderr(printed):
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(level)
