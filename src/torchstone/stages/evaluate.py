@@ -11,7 +11,7 @@ import numpy as np
 
 from torchstone.core import console, files, tables
 from torchstone.core.contracts import ImageSet
-from torchstone.core.errors import ArtifactError, ConfigError, DataError, nearest
+from torchstone.core.errors import ConfigError
 from torchstone.core.run import run_of
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Artifact, Budget, Candidate, Part
