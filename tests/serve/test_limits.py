@@ -171,7 +171,7 @@ def test_keys_are_asked_for_and_never_shown(digits: Path, pictures: list[bytes],
     with serving(digits, "--api-keys", file, env={"TORCHSTONE_ADMIN_KEYS": ADMIN}) as live:
         for path in ("/healthz", "/readyz", "/", "/openapi.json", "/v2/health/ready"):
             assert live.ask(path).status == 200, path
-        for path, body in (("/v1/classify", pictures[0]), ("/v1/models", None), ("/v2/models/digits", None)):
+        for path, body in (("/v1/classify", pictures[0]), ("/v1/models", None), ("/metrics", None)):
             for headers in ({}, {"x_api_key": "wrong-key-of-20-chars"}, {"authorization": f"Bearer {KEY}x"}):
                 reply = live.ask(path, body, **headers)
                 assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer")
