@@ -18,7 +18,6 @@ WITHOUT = {
     "tensorrt": "no TensorRT engine can be built for this machine's GPU",
     "lite": "--weights lite0, lite1 and lite2 (ImageNet weights) are not there",
     "search": "'torchstone search' cannot look for a better recipe",
-    "serve": "'torchstone serve' cannot answer requests",
     "track": "--track cannot keep the curves of a training in these tools",
     "fast": "JPEGs are decoded by Pillow alone: more slowly, and some damage is not noticed",
 }
