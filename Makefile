@@ -68,5 +68,5 @@ endif
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) install --editable '.[$(EXTRAS),track,search]' --group dev
+	$(PIP) install --editable '.[$(EXTRAS),litert,track,search]' --group dev
 	@touch $@
