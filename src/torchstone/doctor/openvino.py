@@ -22,18 +22,19 @@ class Openvino:
             import openvino
             from openvino import opset13
 
+            from torchstone.runtimes.openvino import core
+
             image = opset13.parameter([1, 1, 8, 8], np.float32)
             kernel = opset13.constant(np.ones((1, 1, 3, 3), np.float32))
             output = opset13.convolution(image, kernel, [1, 1], [0, 0], [0, 0], [1, 1])
-            core = openvino.Core()
-            compiled = core.compile_model(
+            compiled = core().compile_model(
                 openvino.Model([output], [image]),  # pyright: ignore[reportCallIssue, reportGeneralTypeIssues]
                 "CPU",
                 {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1},
             )
             result = compiled(np.ones((1, 1, 8, 8), np.float32))[0]
-            can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            default = core.get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
+            can = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            default = core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
         except Exception as error:  # whatever a broken build raises is the finding
             return [_broken(f"cannot run one convolution: {type(error).__name__}: {error}")]
         if result.shape != (1, 1, 6, 6) or not (result == 9).all():

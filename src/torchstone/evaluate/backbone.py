@@ -77,10 +77,9 @@ def in_torch(module: nn.Module, precision: str, device: str = "cpu") -> Forward:
 
 def _in_openvino(module: Callable[[], nn.Module], side: int, precision: str, place: Path | None) -> Forward:
     """Compiled for whole batches: a dynamic batch costs 4–40 %."""
-    from torchstone.runtimes.openvino import import_openvino
+    from torchstone.runtimes.openvino import core, import_openvino
 
     openvino = import_openvino()
-    core = openvino.Core()
     if place is None:
         model = _converted(module(), side)
     else:
@@ -88,7 +87,7 @@ def _in_openvino(module: Callable[[], nn.Module], side: int, precision: str, pla
             if not (place / "model.xml").exists():
                 with files.whole_directory(place) as partial:
                     openvino.save_model(_converted(module(), side), partial / "model.xml", compress_to_fp16=False)
-        model = core.read_model(place / "model.xml")
+        model = core().read_model(place / "model.xml")
     model.reshape([BATCH, side, side, 3])
     config = {
         "INFERENCE_NUM_THREADS": machine.usable_cores(),
@@ -96,7 +95,7 @@ def _in_openvino(module: Callable[[], nn.Module], side: int, precision: str, pla
         "INFERENCE_PRECISION_HINT": precision,
         "ENABLE_CPU_PINNING": False,
     }
-    request = core.compile_model(model, "CPU", config).create_infer_request()
+    request = core().compile_model(model, "CPU", config).create_infer_request()
     slots = request.get_input_tensor().data
 
     def forward(batch: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,10 +60,38 @@ def import_openvino() -> Any:
     return openvino
 
 
+@cache
+def core() -> Any:
+    """This process' one ``openvino.Core``, for good.
+
+    The CPU plugin of each core gives the thread that loads it a stack for signal handlers, and when it goes, puts back
+    the one before (OpenVINO 2026.4, for AMX). Of two cores that do not end in the reverse order of their beginning, the
+    second puts back what the first has freed, and the next signal with a handler in Python, such as a data loader's,
+    ends the process.
+    """
+    return import_openvino().Core()
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """This thread's stack for signal handlers is the same afterwards, for libraries that open cores of their own (see
+    ``core``)."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "sigaltstack"):
+        yield
+        return
+    before = ctypes.create_string_buffer(64)  # a stack_t, which has 24 bytes on 64-bit Linux
+    known = libc.sigaltstack(None, before) == 0
+    try:
+        yield
+    finally:
+        if known:
+            libc.sigaltstack(before, None)
+
+
 def compile_model(path: Path, artifact: Artifact, options: RuntimeOptions, *, counters: bool = False) -> Any:
     """The model, compiled for the options' batch, threads and precision; with ``counters`` it times its nodes."""
-    core = import_openvino().Core()
-    model = core.read_model(path)
+    model = core().read_model(path)
     crop = artifact.preprocess.crop
     image = [crop, crop, 3] if artifact.input.layout == "NHWC" else [3, crop, crop]
     model.reshape([options.batch, *image])
@@ -73,7 +105,7 @@ def compile_model(path: Path, artifact: Artifact, options: RuntimeOptions, *, co
         "ENABLE_CPU_PINNING": False,
         "PERF_COUNT": counters,
     }
-    return core.compile_model(model, "CPU", config)
+    return core().compile_model(model, "CPU", config)
 
 
 def _check_precision(compiled: Any, options: RuntimeOptions) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchstone.compress.int8.bias import channel_sums, shift
-from torchstone.runtimes.openvino import import_openvino
+from torchstone.runtimes.openvino import core, import_openvino
 
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 CONFIG = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
@@ -20,8 +20,7 @@ class Biases:
     """The biases of the float model at ``path``, corrected for the weights of ``quantised``, its INT8 twin."""
 
     def __init__(self, path: Path, quantised: Any, pixels: NDArray[np.uint8]) -> None:
-        core = import_openvino().Core()
-        model = core.read_model(path)
+        model = core().read_model(path)
         layers = {name: layer for name, layer in _layers(model).items() if _bias(layer) is not None}
         rounded, whole = _weights(quantised, layers), _weights(model, layers)
         layers = {name: layer for name, layer in layers.items() if name in rounded}
@@ -62,9 +61,8 @@ def _weights(model: Any, wanted: Collection[str]) -> dict[str, NDArray[np.float6
     """name: the weights that a layer multiplies with, [outputs, inputs of a group, …], after all rounding."""
     openvino = import_openvino()
     found = {name: layer for name, layer in _layers(model).items() if name in wanted}
-    compiled = openvino.Core().compile_model(
-        openvino.Model([layer.input_value(1) for layer in found.values()], []), "CPU", CONFIG
-    )
+    constants = openvino.Model([layer.input_value(1) for layer in found.values()], [])
+    compiled = core().compile_model(constants, "CPU", CONFIG)
     answers = compiled({})
     return {
         name: _by_output(layer, np.asarray(answers[number], np.float64))
@@ -87,7 +85,7 @@ def _means(model: Any, layers: dict[str, Any], pixels: NDArray[np.uint8]) -> dic
     places = {(source.get_node().get_friendly_name(), source.get_index()): source for source in sources.values()}
     seen = openvino.Model(list(places.values()), model.get_parameters())
     seen.reshape([1, *pixels.shape[1:]])
-    request = openvino.Core().compile_model(seen, "CPU", CONFIG).create_infer_request()
+    request = core().compile_model(seen, "CPU", CONFIG).create_infer_request()
     sums: dict[tuple[str, int], NDArray[np.float64]] = {}
     for image in pixels:
         request.infer({0: image[None]})

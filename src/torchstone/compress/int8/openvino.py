@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torchstone.compress.int8 import bias_openvino
 from torchstone.compress.int8.onnxruntime import needs_reduced_range
 from torchstone.core.values import Artifact
-from torchstone.runtimes.openvino import import_openvino
+from torchstone.runtimes.openvino import core, import_openvino, signal_stack_kept
 
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 """Operators with weights: what can be put back to floating point."""
@@ -30,7 +30,7 @@ class Quantiser:
         self._mirrored = artifact.mirrored
 
     def __enter__(self) -> Quantiser:
-        model = import_openvino().Core().read_model(self._path)
+        model = core().read_model(self._path)
         self.layers = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in LAYERS]
         """Names of what can be put back to floating point, in the order of the graph."""
         # NNCF would round the logits to 8 bits before their mean is taken, as it does before any other.
@@ -52,13 +52,14 @@ class Quantiser:
         first layer all the same.
         """
         openvino = import_openvino()
-        model = openvino.Core().read_model(self._path)
+        model = core().read_model(self._path)
         if self._biases is not None:
             self._biases.correct(model, floating)
         openvino.save_model(
             self._quantised(model, self._pixels, floating), out_dir / "model.xml", compress_to_fp16=False
         )
 
+    @signal_stack_kept()
     def _quantised(self, model: Any, pixels: NDArray[np.uint8], floating: Collection[str]) -> Any:
         kept = [*floating, *self._means]
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):

@@ -33,10 +33,10 @@ class Bf16(Step):
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
         if artifact.format == "openvino":
-            from torchstone.runtimes.openvino import import_openvino
+            from torchstone.runtimes.openvino import core, import_openvino
 
             openvino = import_openvino()
-            model = openvino.Core().read_model(artifact.directory / "model.xml")
+            model = core().read_model(artifact.directory / "model.xml")
             openvino.save_model(model, out_dir / "model.xml", compress_to_fp16=True)
         else:
             for name in artifact.files:

@@ -39,10 +39,10 @@ class Fp16(Step):
         from torchstone.runtimes import parity
 
         if artifact.format == "openvino":
-            from torchstone.runtimes.openvino import import_openvino
+            from torchstone.runtimes.openvino import core, import_openvino
 
             openvino = import_openvino()
-            model = openvino.Core().read_model(artifact.directory / "model.xml")
+            model = core().read_model(artifact.directory / "model.xml")
             openvino.save_model(model, out_dir / "model.xml", compress_to_fp16=True)
         else:
             _halve(artifact, out_dir / "model.onnx")
