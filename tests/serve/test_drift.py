@@ -33,7 +33,7 @@ def test_chi_square_is_scipys() -> None:
     generator = np.random.default_rng(1)
     for _ in range(20):
         before, now = generator.multinomial(300, [0.5, 0.3, 0.2, 0]), generator.multinomial(900, [0.4, 0.4, 0.2, 0])
-        expected = stats.chi2_contingency(np.stack([before, now])[:, :3], correction=False).pvalue
+        expected = stats.chi2_contingency(np.stack([before, now])[:, :3], correction=False)[1]
         assert drift.chi_square(before.astype(float), now.astype(float)) == pytest.approx(expected, rel=1e-9)
     assert drift.chi_square(np.array([5.0, 0.0]), np.array([9.0, 0.0])) == 1.0
 
@@ -43,7 +43,7 @@ def test_kolmogorov_and_smirnovs_test_is_scipys(n: int, m: int) -> None:
     generator = np.random.default_rng(2)
     for shift in (0.0, 0.1, 0.3, 0.6):
         before, now = generator.normal(size=n), generator.normal(size=m) + shift
-        expected = stats.ks_2samp(before, now, method="asymp").pvalue
+        expected = stats.ks_2samp(before, now, method="asymp")[1]
         found = drift.kolmogorov_smirnov(before, now)
         if expected > 1e-12:
             assert np.log(found) == pytest.approx(np.log(expected), rel=0.06, abs=0.03)

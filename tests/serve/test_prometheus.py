@@ -15,6 +15,7 @@ import pytest
 from live import Live, Load, serving, wait_for
 
 from command_line import torchstone
+from torchstone.core.errors import StorageError
 from torchstone.core.values import Candidate
 from torchstone.export import bundle
 from torchstone.serve.board import SIZE, Board, Page, Slot
@@ -90,6 +91,16 @@ def test_gauges_go_with_their_process_and_counters_stay() -> None:
     slot.cells(1, name="b", kind="gauge")[0] = 5.0
     board.slot(0).clear_gauges()
     assert [block.room.cast("d")[0] for _, block in board.blocks()] == [5.0, 0.0]
+
+
+def test_where_no_memory_can_be_shared_a_file_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torchstone.serve.board.SHARED", tmp_path / "none")
+    board = Board.of(1)
+    board.slot(0).cells(1, name="a")[0] = 1.0
+    assert [block.room.cast("d")[0] for _, block in board.blocks()] == [1.0]
+    monkeypatch.setattr("torchstone.serve.board.SIZE", 2**50)
+    with pytest.raises(StorageError, match="not to be had"):
+        Board.of(1)
 
 
 def test_a_page_is_read_whole() -> None:

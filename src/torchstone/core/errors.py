@@ -130,7 +130,7 @@ def _extras_that_bring(packages: Iterable[str], own: str | None) -> list[str]:
     found: set[str] = set()
     while left:
         brought = Counter(extra for extras in left.values() for extra in extras)
-        best = own if own in brought else max(brought, key=lambda extra: brought[extra])
+        best = own if own is not None and own in brought else max(brought, key=lambda extra: brought[extra])
         found.add(best)
         left = {name: extras for name, extras in left.items() if best not in extras}
     return sorted(found)

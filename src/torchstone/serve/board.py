@@ -49,18 +49,17 @@ class Board:
 
     @classmethod
     def of(cls, slots: int) -> Board:
-        """A new one. The memory is taken at once: a full disk is noticed here, not at the first number."""
+        """A new one. The memory is taken at once: a full disk is noticed here, not at the first number. Where what may
+        be shared is little (64 MB in most containers), a file on the disk does as well, if more slowly."""
         try:
-            with tempfile.TemporaryFile(dir=SHARED if SHARED.is_dir() else None) as file:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, slots * SIZE)
-                else:
-                    file.truncate(slots * SIZE)
-                return cls(os.dup(file.fileno()), slots)
+            try:
+                return cls(_file(slots * SIZE, SHARED), slots)
+            except OSError:
+                return cls(_file(slots * SIZE, None), slots)
         except OSError as error:
             raise StorageError(
                 f"{slots * SIZE // 2**20} MB for the server's numbers are not to be had: {error.strerror}",
-                hint="fewer --workers take less; in a container, --shm-size says how much memory may be shared",
+                hint="free some space, or start fewer --workers",
             ) from None
 
     def slot(self, number: int) -> Slot:
@@ -140,6 +139,16 @@ class Page:
         length, sum_ = struct.unpack_from("<II", half)
         text = bytes(half[8 : 8 + length])
         return text if length and zlib.crc32(text) == sum_ else None
+
+
+def _file(size: int, directory: Path | None) -> int:
+    """A file descriptor of ``size`` bytes that are there; the file has no name."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        return os.dup(file.fileno())
 
 
 def _blocks(memory: memoryview) -> Iterator[Block]:
