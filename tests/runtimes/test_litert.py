@@ -52,7 +52,7 @@ def written(path: Path, weights: np.ndarray, *, whole: bool, out: tuple[float, i
     model.buffers = []
     for content in contents:
         buffer = schema.BufferT()
-        buffer.data = np.frombuffer(content, np.uint8) if content else None
+        buffer.data = list(content) or None
         model.buffers.append(buffer)
     kind = bytes_ if whole else floats
     graph.tensors = [

@@ -1,11 +1,10 @@
 """PyTorch's exported programs on disk (``.pt2``): written without a pickle, and opened only where there is none.
 
 ``torch.export.load`` unpickles whatever an archive asks it to (PyTorch 2.14: sample inputs, weights of tensor
-subclasses, constants that are Python objects). Where a restricted unpickling refuses, it falls back to a full one, and
-it runs libraries that were compiled into the archive. All of that is named in the archive's own tables, which are
-read here first. What is left, the graph in JSON, still has its symbolic sizes read by SymPy's parser, which evaluates
-them as Python: so an archive is opened where its hash is that of an artifact made here, and never imported from
-elsewhere.
+subclasses, constants that are Python objects). Where a restricted unpickling refuses, it uses a full one, and it runs
+libraries that were compiled into the archive. All of that is named in the archive's own tables, which are read here
+first. What is left, the graph in JSON, still has its symbolic sizes read by SymPy's parser, which evaluates them as
+Python: so an archive is opened where its hash is that of an artifact made here, and never imported from elsewhere.
 """
 
 from __future__ import annotations
