@@ -126,6 +126,6 @@ def test_sparsify_says_what_it_gives(baseline: Candidate, data: Data) -> None:
 
 def test_notes_stay_with_what_is_made_of_it(baseline: Candidate, data: Data) -> None:
     sparse, child = made("sparsify=0.8", baseline, data).artifact, made("sparsify=0.8+onnx", baseline, data).artifact
-    assert child.notes == sparse.notes
+    assert child.notes[: len(sparse.notes)] == sparse.notes
     assert child.steps == ("sparsify", "onnx")
     assert open_artifact(child) is not None

@@ -134,7 +134,7 @@ def test_the_least_of_several_digits_is_left_out(lenet5: Artifact) -> None:
         ('shapes = ["none"]', "unknown key 'shapes' in"),
         ('shape = ["prnue"]', "unknown 'prnue'\nhint: did you mean 'prune'?"),
         ("shape = []", "it is a list of different names"),
-        ('runtime = ["tensorrt"]', "unknown 'tensorrt'"),
+        ('runtime = ["coreml"]', "unknown 'coreml'"),
         ('shape = ["none"]\n[prune]\nratio = 0.3', "has a table [prune], but its shape offers no 'prune'"),
         ("[prune]\nration = 0.3", "has no option 'ration'\nhint: did you mean 'ratio'?"),
         ("[prune]\nratio = {low = 0.1, high = 1.5}", "less than 1"),
