@@ -12,13 +12,13 @@ import pytest
 from torchstone.core import interrupts
 
 PROGRAM = """
-import ctypes, signal, sys
+import ctypes, signal, sys, threading
 from torchstone.core import interrupts
 interrupts.GRACE = 0.2
 with interrupts.prompt():
     if sys.argv[1] == "deaf":  # the signal goes to another thread, and this one sleeps on in C
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    print("ready", flush=True)
+    threading.Timer(0.5, print, ("ready",), {"flush": True}).start()
     ctypes.CDLL(None).sleep(60)
 """
 

@@ -337,7 +337,7 @@ def test_onnxruntime_installed_twice(sound: Machine) -> None:
     [
         ("torch", "torch.nn.functional.conv2d"),
         ("onnxruntime", "onnxruntime.InferenceSession"),
-        ("openvino", "openvino.Core"),
+        ("openvino", "torchstone.runtimes.openvino.core"),
     ],
 )
 def test_a_runtime_that_raises_is_an_error_with_its_words(

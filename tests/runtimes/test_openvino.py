@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
-pytest.importorskip("openvino")
+pytestmark = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 
 PROCESS = """
 import gc, signal, subprocess
 import numpy as np
-import openvino
-from openvino import opset13
 from torchstone.runtimes.openvino import core, import_openvino, signal_stack_kept
+openvino = import_openvino()
+from openvino import opset13
 
 def compiled(core):
     image = opset13.parameter([1, 4], np.float32)

@@ -1,7 +1,7 @@
 """How drift is noticed: workers look at a few images a second and note what they saw; the supervisor, where all notes
 come together, fills windows and compares them with the bundle's reference.
 
-A worker that measured every image would spend a tenth of its time on that, and a window need not be full within a
+A worker that measured every image would take that time from its answers, and a window need not be full within a
 second. A note is numbers and the answer's id. Pictures are kept only where somebody asked for them, small, and few.
 """
 
