@@ -152,7 +152,18 @@ def test_darker_images_raise_an_alarm_and_the_same_ones_do_not(watched: Path, se
     is kept of those that are far out, because it was asked for."""
     usual = [seen.encoded(row) for row in range(400)]
     dark = [darker(picture) for picture, label in zip(usual, seen.labels, strict=False) if label in (1, 7)]
-    options = ("--workers", "2", "--drift-rate", "100", "--drift-window", "60", "--drift-copies", "5")
+    options = (
+        "--workers",
+        "2",
+        "--drift-rate",
+        "100",
+        "--drift-window",
+        "60",
+        "--drift-copies",
+        "5",
+        "--cache",
+        "none",
+    )
     with serving(watched, *options, "--state", str(tmp_path / "state")) as live:
         assert state(live) == {"windows": 0}
         ask_all(live, usual, until=lambda: state(live)["windows"] >= 2)
