@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import hypothesis
 import pytest
 
 from torchstone.config import Settings
 from torchstone.core.values import Artifact, Candidate
+from torchstone.evaluate import timing
 from torchstone.stages import compress, find, read, train
 from torchstone.stages.read import Data
 
@@ -44,3 +48,20 @@ def exported(baseline: Candidate, data: Data) -> dict[str, Candidate]:
     plans = compress.plan_all(chains)
     built = compress.build_all(plans, baseline, data, seed=0)
     return dict(zip(chains, built, strict=True))
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as Python begins with: a shell that starts something in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def short_sessions() -> Iterator[None]:
+    """Timing sessions that are too short for a verdict and long enough for a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"SLOT_MS": 2.0, "WARMUP_MS": 2.0, "COPIES": 2, "THROUGHPUT_ROUNDS": 2}.items():
+            patch.setattr(timing, name, value)
+        yield

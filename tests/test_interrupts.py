@@ -22,6 +22,8 @@ with interrupts.prompt():
     ctypes.CDLL(None).sleep(60)
 """
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
+
 
 @pytest.mark.parametrize(
     ("kind", "code", "said"), [("deaf", 130, interrupts.INTERRUPTED), ("awake", -2, "KeyboardInt")]

@@ -159,16 +159,10 @@ def test_compress_evaluate_and_judge_by_themselves(copy: Path) -> None:
     assert metrics["top1"] > 0.5
     judged = torchstone("judge", copy, built[0]["directory"], "--max-drop", "20", "--skip-portraits", "--json")
     verdict = json.loads(judged.stdout)
+    assert {row["portrait"] for row in verdict["rows"]} == {None}
     assert verdict["look"] == 1  # the ledger lies beside the run, and only the run was copied
     assert verdict["rows"][1]["accuracy"]["part"] == "test"
     assert verify(copy)["exit_code"] == 0
-    itself = torchstone("judge", copy, copy, "--max-drop", "3", "--min-speedup", "1.05", "--skip-portraits", "--json")
-    other = json.loads(itself.stdout)
-    assert {row["portrait"] for row in other["rows"]} == {None}
-    assert (other["look"], other["level"]) == (2, 0.9875)
-    assert (other["rows"][1]["accuracy"]["lost"], other["rows"][1]["accuracy"]["gained"]) == (0, 0)
-    assert itself.returncode in (1, 3)
-    assert other["rows"][1]["outcome"] != "pass", "it is not faster"
 
 
 def interrupted(place: Path, until: str, how: signal.Signals) -> tuple[int, str]:

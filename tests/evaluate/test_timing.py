@@ -29,16 +29,6 @@ from torchstone.evaluate.timing import Comparison
 QUARTETS = 3
 
 
-@pytest.fixture(scope="module")
-def short() -> Iterator[None]:
-    """Slots that are too short for a verdict and long enough for a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "SLOT_MS", 2.0)
-        patch.setattr(timing, "WARMUP_MS", 2.0)
-        patch.setattr(timing, "THROUGHPUT_ROUNDS", 2)
-        yield
-
-
 @pytest.fixture
 def seats(monkeypatch: pytest.MonkeyPatch) -> list[pool.Worker]:
     """The workers that are made during the test."""
@@ -58,7 +48,7 @@ def ended(worker: pool.Worker) -> bool:
 
 
 @pytest.fixture(scope="module")
-def measured(short: None, candidates: dict[str, Candidate], pixels: np.ndarray) -> timing.Session:
+def measured(short_sessions: None, candidates: dict[str, Candidate], pixels: np.ndarray) -> timing.Session:
     """Three candidates, two of them against the baseline and one against the other, with the control."""
     baseline, fast = candidates["onnx@onnxruntime"], candidates["openvino@openvino"]
     comparisons = [
@@ -145,7 +135,7 @@ def test_the_header_tells_conditions_and_costs(measured: timing.Session) -> None
 
 
 def test_every_runtime_can_be_timed_with_its_options(
-    candidates: dict[str, Candidate], pixels: np.ndarray, short: None
+    candidates: dict[str, Candidate], pixels: np.ndarray, short_sessions: None
 ) -> None:
     threads = min(2, usable_cores())
     baseline, *others = (
@@ -160,7 +150,7 @@ def test_every_runtime_can_be_timed_with_its_options(
 
 
 def test_a_repeated_phase_replaces_the_old_one_and_keeps_the_other(
-    measured: timing.Session, candidates: dict[str, Candidate], pixels: np.ndarray, short: None, tmp_path: Path
+    measured: timing.Session, candidates: dict[str, Candidate], pixels: np.ndarray, short_sessions: None, tmp_path: Path
 ) -> None:
     run = Run(tmp_path)
     fast, baseline = candidates["openvino@openvino"], candidates["onnx@onnxruntime"]
@@ -211,7 +201,7 @@ def test_a_worker_that_dies_is_named_and_the_others_end(
     how: signal.Signals,
     candidates: dict[str, Candidate],
     pixels: np.ndarray,
-    short: None,
+    short_sessions: None,
     seats: list[pool.Worker],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -231,7 +221,7 @@ def test_a_worker_that_dies_is_named_and_the_others_end(
 
 
 def test_a_worker_that_hangs_is_given_up(
-    candidates: dict[str, Candidate], pixels: np.ndarray, short: None, seats: list[pool.Worker], tmp_path: Path
+    candidates: dict[str, Candidate], pixels: np.ndarray, short_sessions: None, seats: list[pool.Worker], tmp_path: Path
 ) -> None:
     np.save(tmp_path / "pixels.npy", pixels)
     candidate = candidates["onnx@onnxruntime"]
@@ -276,7 +266,7 @@ def test_more_threads_than_cores_are_refused() -> None:
 def test_an_interrupt_ends_all_workers(
     candidates: dict[str, Candidate],
     pixels: np.ndarray,
-    short: None,
+    short_sessions: None,
     seats: list[pool.Worker],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -94,7 +94,7 @@ def test_two_workers_on_one_server_of_which_one_is_killed(postgres: str, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+def found(short_sessions: None, tmp_path_factory: pytest.TempPathFactory) -> Found:
     """Three trials, by accuracy and by what the network costs."""
     place = tmp_path_factory.mktemp("search")
     (place / "recipe.toml").write_text(f'{RECIPE}model = ["lenet5", "resnet20"]\n'.replace("epochs = 6", "epochs = 1"))

@@ -41,7 +41,7 @@ def test_more_is_tried_where_time_or_a_wish_says_so(settings: Settings) -> None:
 
 
 def test_what_was_decided_stays_decided(
-    settings: Settings, data: Data, baseline: Candidate, monkeypatch: pytest.MonkeyPatch
+    short_sessions: None, settings: Settings, data: Data, baseline: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wished = settings.model_copy(update={"min_speedup": 1.01, "max_drop": 5.0})
     sessions, measure = [], ladder.measure

@@ -88,6 +88,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
             assert mine[name] == pytest.approx(theirs[name], rel=1e-4), name
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_in_two_processes_and_answers_once(tmp_path: Path) -> None:
     options = ("--model", "lenet5", "--epochs", "1", "--runs", tmp_path, "--name", "two", "--json")
     done = torchrun("-m", "torchstone", "train", "digits", *options)

@@ -14,6 +14,8 @@ from torchstone.train import loop
 from torchstone.train.observe import Observer, Step
 from torchstone.train.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
+
 
 class Pressing(Observer):
     """Presses Ctrl-C after some step, so many times."""

@@ -79,7 +79,13 @@ def heard(tell: Callable[[], None]) -> Iterator[None]:
                 return
 
     thread = threading.Thread(target=listen, name="interrupts", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # no memory for one: then Ctrl-C is heard when Python hears it
+        os.close(reading)
+        os.close(writing)
+        yield
+        return
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
         yield

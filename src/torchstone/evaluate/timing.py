@@ -181,10 +181,12 @@ class _Clock:
         self._name, self._phase, self._opened = name, phase, opened
         self._rows: dict[str, list[dict[str, Any]]] = {}
 
-    def slot(self, seat: str, batch: int, copy: int, *, ms: float = SLOT_MS, calls: int = SLOT_CALLS) -> dict[str, Any]:
+    def slot(
+        self, seat: str, batch: int, copy: int, *, ms: float | None = None, calls: int = SLOT_CALLS
+    ) -> dict[str, Any]:
         """One slot of one worker: its ms, calls and the second of the session at which it began."""
         at = time.monotonic() - self.start
-        reply = self._opened[seat].slot(batch, copy, ms, calls)
+        reply = self._opened[seat].slot(batch, copy, SLOT_MS if ms is None else ms, calls)
         self.computing += reply["busy"]
         return {"batch": batch, "ms": reply["ms"], "calls": reply["calls"], "at": at}
 
