@@ -43,6 +43,7 @@ def test_the_second_call_says_the_same_and_a_sound_set_is_0(images: Path, tmp_pa
     assert again.returncode == 0, again.stdout
 
 
+@pytest.mark.slow
 def test_a_cleaned_catalog_can_be_trained_on(images: Path, tmp_path: Path) -> None:
     torchstone("audit", images, "--quick", "--fix", "--out", tmp_path / "audit")
     done = torchstone(

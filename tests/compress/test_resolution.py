@@ -79,6 +79,7 @@ def test_it_learns_what_they_look_like(resnet20: Candidate, data: Data) -> None:
     assert found[1] > found[0] + 0.2
 
 
+@pytest.mark.slow
 def test_models_of_two_sizes_are_timed_on_the_same_images(resnet20: Candidate, data: Data) -> None:
     from torchstone.evaluate import timing
 

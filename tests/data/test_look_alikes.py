@@ -40,7 +40,7 @@ def frames(photos: list[Image.Image], place: Path) -> Catalog:
     return catalog.read(str(place / "images"), place)
 
 
-@pytest.mark.parametrize("by", ["quota", "hash"])
+@pytest.mark.parametrize("by", ["quota", pytest.param("hash", marks=pytest.mark.slow)])
 def test_no_pair_stands_in_two_parts(photos: list[Image.Image], tmp_path: Path, by: By) -> None:
     made = frames(photos, tmp_path)
     table, _ = tables.read(made.table)

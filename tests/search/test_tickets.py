@@ -112,6 +112,7 @@ def test_attempts_count_until_an_epoch_is_finished(opened: Opened) -> None:
     assert attempts == [1, 2, 3, 2]
 
 
+@pytest.mark.slow
 def test_who_trains_for_long_got_further(opened: Opened) -> None:
     worker = opened(2)
     for _ in range(3):

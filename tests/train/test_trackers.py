@@ -180,6 +180,7 @@ def test_wandb_keeps_all_attempts_as_one_run_offline(home: Path, alone: Any) -> 
     assert any(name.endswith("weight") for name in media), "histograms"
 
 
+@pytest.mark.slow
 def test_mlflow_has_one_finished_run_of_all_attempts(home: Path, alone: Any) -> None:
     from mlflow.tracking import MlflowClient
 
