@@ -23,6 +23,7 @@ from torchstone.core.errors import UserError
 from torchstone.core.registry import steps
 from torchstone.core.run import run_of
 from torchstone.core.values import Artifact, RuntimeOptions
+from torchstone.evaluate import metrics
 from torchstone.runtimes import golden, open_artifact
 from torchstone.stages.find import find_artifact
 from torchstone.stages.read import opened
@@ -32,11 +33,6 @@ CHAINS = (
     "tensorrt",
 )  # fmt: skip
 BATCH = 32
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def built(plan: chain.Plan, origin: Artifact, scratch: Path, contents: tuple[list[bytes], list[str]]) -> Artifact:
@@ -62,7 +58,7 @@ def main() -> None:
     pixels = images.images(np.arange(min(given.images, len(images))))
     contents = [images.encoded(row) for row in range(golden.IMAGES)]
     names = [images.items[row] for row in range(golden.IMAGES)]
-    expected = softmax(open_artifact(origin, RuntimeOptions(batch=BATCH))(pixels)["logits"])
+    expected = metrics.softmax(open_artifact(origin, RuntimeOptions(batch=BATCH))(pixels)["logits"])
     rows = []
     print(f"{origin.architecture}, {origin.preprocess.crop}², {len(pixels)} images of val\n")
     print(f"{'chain':24} {'runtime':12} {'MB':>7} {'seconds':>8} {'|Δp| ≤':>9} {'top-1 agrees':>14}")
@@ -74,7 +70,7 @@ def main() -> None:
                 made = built(plan, origin, Path(scratch), (contents, names))
                 seconds = time.perf_counter() - began
                 runner = open_artifact(made, RuntimeOptions(batch=BATCH), runtime=plan.runtime)
-                found = softmax(runner(pixels)["logits"])
+                found = metrics.softmax(runner(pixels)["logits"])
                 size = made.size_mb
         except UserError as error:
             print(f"{text:24} left out: {error.message}")

@@ -79,20 +79,16 @@ def heard(tell: Callable[[], None]) -> Iterator[None]:
                 return
 
     thread = threading.Thread(target=listen, name="interrupts", daemon=True)
-    try:
+    with contextlib.suppress(RuntimeError):  # no memory for one: then Ctrl-C is heard when Python hears it
         thread.start()
-    except RuntimeError:  # no memory for one: then Ctrl-C is heard when Python hears it
-        os.close(reading)
-        os.close(writing)
-        yield
-        return
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
         os.close(writing)
-        thread.join(GRACE)
+        if thread.ident is not None:
+            thread.join(GRACE)
         if not thread.is_alive():
             os.close(reading)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -76,10 +77,10 @@ def core() -> Any:
 def signal_stack_kept() -> Iterator[None]:
     """This thread's stack for signal handlers is the same afterwards, for libraries that open cores of their own (see
     ``core``)."""
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "sigaltstack"):
+    if sys.platform != "linux":  # OpenVINO changes it nowhere else
         yield
         return
+    libc = ctypes.CDLL(None)
     before = ctypes.create_string_buffer(64)  # a stack_t, which has 24 bytes on 64-bit Linux
     known = libc.sigaltstack(None, before) == 0
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +47,6 @@ class Application:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        began = time.perf_counter()
         scope["app"] = self  # so that the router raises what it cannot route
         exchange = Exchange(scope, receive, send, self.deployment)
         scope["torchstone.exchange"] = exchange
@@ -66,11 +64,6 @@ class Application:
             await self._refuse(exchange, Refusal("failed", "the server failed on this request"))
         finally:
             exchange.end()
-            observing = self.deployment.observing
-            if observing is not None and exchange.status:
-                endpoint = scope.get("endpoint")
-                path = endpoint.path if isinstance(endpoint, Endpoint) else "other"
-                observing.replied(path, exchange.status, time.perf_counter() - began)
 
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         if not exchange.status:

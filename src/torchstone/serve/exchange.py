@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -59,13 +60,14 @@ class Endpoint:
 class Exchange:
     """A request and the reply to it."""
 
-    __slots__ = ("_held", "_query", "_receive", "_send", "deployment", "scope", "status")
+    __slots__ = ("_began", "_held", "_query", "_receive", "_send", "deployment", "scope", "status")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, deployment: Deployment) -> None:
         self.scope = scope
         self.deployment = deployment
         self.status = 0
         """Of the reply; 0 before it."""
+        self._began = time.perf_counter()
         self._receive = receive
         self._send = send
         self._held = 0
@@ -134,6 +136,7 @@ class Exchange:
         if self.deployment.draining:
             fields.append(CLOSE)
         self.status = status
+        self._count()
         await self._send({"type": "http.response.start", "status": status, "headers": fields})
         await self._send({"type": "http.response.body", "body": content})
 
@@ -159,6 +162,14 @@ class Exchange:
         if self._held:
             self.deployment.release(self._held)
             self._held = 0
+
+    def _count(self) -> None:
+        """Before anything is sent: what a killed process has answered is counted."""
+        observing = self.deployment.observing
+        if observing is not None:
+            endpoint = self.scope.get("endpoint")
+            path = endpoint.path if isinstance(endpoint, Endpoint) else "other"
+            observing.replied(path, self.status, time.perf_counter() - self._began)
 
     def _hold(self, size: int) -> None:
         self.deployment.hold(size)
