@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+
+# Two processes of tests have two threads each: those that wait must not spin on the cores that the others need (half of
+# the processor's time, and tests that take a minute for a second). Before anything loads OpenMP.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hypothesis
 import pytest

@@ -49,7 +49,7 @@ class Value(BaseModel):
             return cls.model_validate(content)
         except ValueError as error:
             raise ArtifactError(
-                f"'{path}' does not hold a {cls.__name__}: {error}",
+                f"'{path}' is no valid {cls.__name__}: {error}",
                 hint="was it made by another version of torchstone?",
             ) from None
 

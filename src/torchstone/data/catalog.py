@@ -18,6 +18,7 @@ from PIL import Image
 from torchstone.core import registry, tables
 from torchstone.core.contracts import Box, Listing, Reader
 from torchstone.core.errors import DataError, from_os_error, nearest
+from torchstone.core.numbers import whole
 from torchstone.core.registry import readers
 from torchstone.core.values import CATALOG_VERSION, Catalog, Finding
 from torchstone.data import columns, similar
@@ -159,8 +160,9 @@ def numbers_among(classes: Sequence[str], known: Sequence[str], source: str) -> 
     unknown = next((name for name in classes if name not in numbers), None)
     if unknown is None:
         return [numbers[name] for name in classes]
-    if all(name.isdecimal() and int(name) < len(known) for name in classes):
-        return [int(name) for name in classes]
+    counted = [number for name in classes if (number := whole(name)) is not None and number < len(known)]
+    if len(counted) == len(classes):
+        return counted
     raise DataError(
         f"'{source}' has the class '{unknown}', which the model does not know", hint=nearest(unknown, known)
     )

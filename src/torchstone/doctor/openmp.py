@@ -7,6 +7,7 @@ import importlib
 import re
 from typing import ClassVar
 
+from torchstone.core.numbers import whole
 from torchstone.core.values import Finding
 from torchstone.doctor import Machine
 
@@ -82,15 +83,15 @@ def _counts(context: Machine) -> list[Finding]:
     for name in COUNTS:
         if (text := context.environ.get(name)) is None:
             continue
-        first = text.split(",")[0].strip()
-        if not first.isdecimal() or int(first) == 0:
+        first = whole(text.split(",")[0].strip())
+        if not first:
             message, severity = (
                 f"{name}={text} is no number of threads; libraries ignore it, each in its own way",
                 "warning",
             )
-        elif int(first) > usable:
+        elif first > usable:
             message, severity = f"{name}={text} starts more threads than the {usable} usable cores can run", "warning"
-        elif int(first) < usable:
+        elif first < usable:
             message = f"{name}={text}: libraries that torchstone does not set itself use {first} of {usable} cores"
             severity = "info"
         else:

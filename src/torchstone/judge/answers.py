@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from torchstone.core import files
 from torchstone.core.errors import DataError
+from torchstone.core.numbers import whole
 from torchstone.data.findings import count_of, name_a_few
 from torchstone.data.readers import manifest
 from torchstone.judge import answer_tables
@@ -197,8 +198,8 @@ def _labels(table: Table, column: str, classes: tuple[str, ...], *, numbered: bo
     for row, text in enumerate(found):
         if text in known:
             continue
-        if numbered and text.isdecimal() and int(text) < len(classes):
-            found[row] = classes[int(text)]
+        if numbered and (number := whole(text)) is not None and number < len(classes):
+            found[row] = classes[number]
             continue
         raise DataError(
             f"{table.at(row)}: the label '{text}' is none of the {len(classes)} classes that have scores: "

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from torchstone.core.contracts import Box, Listing
 from torchstone.core.errors import DataError
+from torchstone.core.numbers import whole
 from torchstone.data.sources import boxes, texts
 from torchstone.data.sources.boxes import Drawn, Unusable
 from torchstone.data.sources.layout import PART_OF_NAME
@@ -177,4 +178,4 @@ def _parsed(content: bytes) -> ET.Element:
 
 def _whole(text: str | None) -> int:
     """Pixels; 0 where nothing is said."""
-    return int(text) if text is not None and text.strip().isdecimal() else 0
+    return whole((text or "").strip()) or 0
