@@ -140,6 +140,10 @@ class Split(Value):
     table: Path
 
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels on the 0..1 scale, red, green, blue: what most weights from elsewhere were trained with."""
+
+
 class Preprocess(Value):
     """How an encoded image becomes uint8[crop, crop, 3]; stored with the weights, applied everywhere by one function.
 

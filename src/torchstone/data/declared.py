@@ -15,15 +15,13 @@ from pydantic import Field, ValidationError
 
 from torchstone.core import files
 from torchstone.core.errors import ConfigError, nearest
-from torchstone.core.values import Preprocess, Value
+from torchstone.core.values import IMAGENET_MEAN, IMAGENET_STD, Preprocess, Value
 from torchstone.data.preprocess import default_preprocess
 
 Colour = Literal["rgb", "bgr"]
 Layout = Literal["NHWC", "NCHW"]
 Triple = tuple[float, float, float]
 
-IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
-IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 CAFFE_MEAN: Triple = (104.0, 117.0, 123.0)
 
 

@@ -19,12 +19,11 @@ from torch import nn
 
 from torchstone.core.errors import ConfigError, MissingPackageError, nearest
 from torchstone.core.registry import missing_packages
+from torchstone.core.values import IMAGENET_MEAN, IMAGENET_STD
 from torchstone.models import scaling
 
 SMALL_SIZE = 32
 SCALED = "efficientnet"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, on the 0..1 scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +116,11 @@ def native_input(architecture: str) -> NativeInput:
             )
     if source == SCALED:
         crop = scaling.compound(_phi(name)).resolution
-        return NativeInput(crop=crop, resize=round(crop / 0.875), interpolation="bicubic", mean=MEAN, std=STD)
+        return NativeInput(
+            crop=crop, resize=round(crop / 0.875), interpolation="bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD
+        )
     if source:
-        return NativeInput(crop=224, resize=256, mean=MEAN, std=STD)
+        return NativeInput(crop=224, resize=256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     return NativeInput(crop=SMALL_SIZE, resize=SMALL_SIZE)
 
 
