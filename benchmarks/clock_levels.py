@@ -34,8 +34,9 @@ from torchstone.evaluate.pool import cores_for
 from torchstone.evaluate.timing import Comparison
 from torchstone.judge import decide, ledger, speed
 from torchstone.models import zoo
+from torchstone.stages.clock import IMAGES
 from torchstone.stages.fresh import exported, fresh
-from torchstone.stages.judge import MEASURING, TIMED_IMAGES
+from torchstone.stages.judge import MEASURING
 
 SCENES = {
     "as it is": "the machine as it is",
@@ -73,7 +74,7 @@ def twice(model: str, place: Path) -> tuple[Candidate, Candidate]:
 def held(scene: str, baseline: Candidate, candidate: Candidate, level: float) -> dict[str, Any]:
     """One session, and what the judge reads in it."""
     side = baseline.artifact.preprocess.crop
-    pixels = np.random.default_rng(0).integers(0, 256, (TIMED_IMAGES, side, side, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, side, side, 3), dtype=np.uint8)
     begin = time.monotonic()
     with beside(scene):
         session = timing.session(

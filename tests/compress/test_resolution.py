@@ -16,7 +16,7 @@ from torchstone.data.augment import Augmenter
 from torchstone.data.preprocess import default_preprocess
 from torchstone.models import store, zoo
 from torchstone.runtimes import golden, open_candidate
-from torchstone.stages import find, judge
+from torchstone.stages import clock, find
 from torchstone.stages.read import Data
 from torchstone.train.teaching import SEED
 
@@ -84,7 +84,7 @@ def test_models_of_two_sizes_are_timed_on_the_same_images(resnet20: Candidate, d
     from torchstone.evaluate import timing
 
     small = made("resolution=16:epochs=0", resnet20, data)
-    judge.measure(data, [resnet20, small], [small], None, "screening", 2)
+    clock.measure(data, [resnet20, small], [small], None, "screening", 2)
     table = timing.load_timings(data.run.timings(small))
     paired = table.filter(table["rival"].is_not_null())  # not those of large batches
     assert set(paired["side"].to_list()) == {"candidate", "rival"}

@@ -24,8 +24,10 @@ from torchstone.core.values import Artifact, Candidate
 from torchstone.evaluate import predict
 from torchstone.report import search_page
 from torchstone.search.results import PAGE, SUMMARY, TABLE
+from torchstone.stages import clock
 from torchstone.stages import search_chains as searching
 from torchstone.stages.read import Data
+from torchstone.stages.screening import Timed
 from torchstone.stages.search_chains import FoundChains, search_chains
 
 pytestmark = pytest.mark.slow
@@ -119,7 +121,7 @@ def test_the_same_search_again_measures_nothing(found: FoundChains, run: Path, m
     def never(*arguments: object) -> None:
         raise AssertionError("nothing is measured again")
 
-    monkeypatch.setattr(searching, "measure", never)
+    monkeypatch.setattr(clock, "trusted", never)
     monkeypatch.setattr(predict, "answer", never)
     again = search_chains(asked(run, objective=("drop", "speed", "size")))
     assert again.summary == found.summary
@@ -136,12 +138,12 @@ def bench(data: Data, baseline: Candidate, facts: dict[str, Any], names: tuple[s
 
 
 def shape(ratio: float, size: float, noise: str | None) -> Any:
-    screened = SimpleNamespace(
+    screened: Any = SimpleNamespace(
         candidate=SimpleNamespace(artifact=SimpleNamespace(size_mb=size)),
         speed=SimpleNamespace(ratio=ratio, upper=1.1 * ratio),
         latency=SimpleNamespace(median_ms=1.0, lower_ms=0.9),
     )
-    return SimpleNamespace(screened=screened, noise=noise)
+    return Timed(screened=screened, noise=noise)
 
 
 @pytest.mark.parametrize(

@@ -206,16 +206,19 @@ def doubt(one: Screened, budget: Budget) -> Doubt | None:
     return _gravest(doubts)
 
 
-def cost_doubt(one: Screened, budget: Budget) -> Doubt | None:
-    """The gravest reason to expect that it is too slow or too large, whatever its accuracy."""
-    return _gravest(_costs(one, budget))
+def cost_doubt(one: Screened, budget: Budget, *, clock: bool = True) -> Doubt | None:
+    """The gravest reason to expect that it is too slow or too large, whatever its accuracy. Without the ``clock``, too
+    large."""
+    return _gravest(_costs(one, budget, clock))
 
 
-def _costs(one: Screened, budget: Budget) -> list[Doubt]:
+def _costs(one: Screened, budget: Budget, clock: bool = True) -> list[Doubt]:
     ratio, latency, size = one.speed, one.latency, one.candidate.artifact.size_mb
     doubts: list[Doubt] = []
     if budget.max_size_mb is not None and size > budget.max_size_mb:
         doubts.append(Doubt("cost", True, f"{size:.3g} MB is more than {budget.max_size_mb:g} MB"))
+    if not clock:
+        return doubts
     # Without a wish for speed or size, what is slower than the baseline has nothing to offer.
     wished = budget.min_speedup or (1.0 if budget.max_size_mb is None else None)
     if wished is not None and ratio.ratio < wished:

@@ -12,25 +12,21 @@ from torchstone.core.run import Run, run_of
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Budget, Candidate
 from torchstone.core.verdict import Verdict
-from torchstone.evaluate import portrait, predict, timing
-from torchstone.evaluate.timing import Comparison
-from torchstone.judge import ledger, power, select, speed
+from torchstone.evaluate import portrait, predict
+from torchstone.judge import ledger, power, select
 from torchstone.judge import verdict as verdicts
 from torchstone.judge.select import Shortlist
+from torchstone.stages import clock
 from torchstone.stages.compress import build_all, plan_all
 from torchstone.stages.find import candidate_of, find_artifact, seed_of, split_runtime
 from torchstone.stages.publish import publish
 from torchstone.stages.read import Data, opened
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 SCREENING_QUARTETS = 4
-SESSIONS = 3
-"""Timing sessions that are tried until one has a clean control."""
-TIMED_IMAGES = 64
-"""Real images that the timed calls take turns with."""
+"""Of each comparison, where screening only orders those that are there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +65,7 @@ def shortlist(data: Data, candidates: Sequence[Candidate], budget: Budget) -> Sh
     timed = all(data.run.timings(one).exists() for one in candidates[1:])
     if not (timed and path.exists() and files.read_json(path)["question"] == question):
         console.say(f"screening {len(candidates)} candidates")
-        measure(data, candidates, candidates[1:], None, "screening", SCREENING_QUARTETS)
+        clock.measure(data, candidates, candidates[1:], None, "screening", SCREENING_QUARTETS)
         files.write_json(path, {"question": question})
     return select.shortlist(data.run, candidates, budget)
 
@@ -96,45 +92,6 @@ def finished(data: Data, candidates: Sequence[Candidate], budget: Budget) -> Ver
     return stored
 
 
-def measure(
-    data: Data,
-    candidates: Sequence[Candidate],
-    timed: Sequence[Candidate],
-    free_rival: str | None,
-    phase: timing.Phase,
-    quartets: int,
-    *,
-    controlled: bool = False,
-) -> timing.Session:
-    """One timing session: each of ``timed`` against the baseline, against the unchanged weights in its own runtime,
-    and, when the session is judged, against the fastest free rival. A judged session has its A/A control, another one
-    where it is to be ``controlled``."""
-    baseline = candidates[0]
-    pairs = [Comparison(one, baseline) for one in timed]
-    if phase == "judged":
-        free = [one for one in candidates if one.id == free_rival]
-        for one in timed:
-            rivals = [select.same_runtime_rival(candidates, one), *free]
-            pairs += [Comparison(one, rival) for rival in rivals if rival is not None and rival.id != one.id]
-    session = timing.session(
-        pairs,
-        control=baseline if controlled or phase == "judged" else None,
-        quartets=quartets,
-        phase=phase,
-        pixels=_timed_pixels(data, candidates),
-        throughput=phase == "screening",
-    )
-    timing.store(data.run, session)
-    return session
-
-
-def _timed_pixels(data: Data, candidates: Sequence[Candidate]) -> dict[int, NDArray[np.uint8]]:
-    """Some images of val, the same ones for each side that a candidate takes."""
-    first = {one.artifact.preprocess.crop: one.artifact for one in reversed(candidates)}
-    sets = {side: data.sets(artifact, "val")["val"] for side, artifact in first.items()}
-    return {side: images.images(sample_rows(images.labels, TIMED_IMAGES, "timing")) for side, images in sets.items()}
-
-
 def decide(
     data: Data,
     candidates: Sequence[Candidate],
@@ -152,7 +109,8 @@ def decide(
         predict.discard_foreign(candidate, data.split, "test", run.predictions(candidate, "test"))
     timed = [one for one in candidates[1:] if one.id in chosen.order]
     if timed:
-        _time(data, candidates, timed, chosen.free_rival, how.quartets)
+        console.say(f"timing {', '.join(one.name for one in timed)}")
+        clock.trusted(data, candidates, timed, chosen.free_rival, "judged", how.quartets)
     question = ledger.entry(candidates[0], chosen.order, budget, chosen.procedure)
     tests = data.split.test_fingerprint, data.split.earlier_tests
     look = ledger.look(run.ledger, tests[0], question, tests[1]) if timed else 1
@@ -179,26 +137,10 @@ def decide(
 def _portray(data: Data, candidates: Sequence[Candidate]) -> None:
     """Single calls of what met the test set: one thread and all of them, whole requests, memory."""
     images = data.sets(candidates[0].artifact, "val")["val"]
-    encoded = [images.encoded(int(row)) for row in sample_rows(images.labels, TIMED_IMAGES, "timing")]
-    for key, (table, header) in portrait.portraits(candidates, _timed_pixels(data, candidates), encoded).items():
+    encoded = [images.encoded(int(row)) for row in sample_rows(images.labels, clock.IMAGES, "timing")]
+    for key, (table, header) in portrait.portraits(candidates, clock.pixels(data, candidates), encoded).items():
         candidate = next(one for one in candidates if one.id == key)
         portrait.store(data.run.portrait(candidate), table, header)
-
-
-def _time(
-    data: Data, candidates: Sequence[Candidate], timed: Sequence[Candidate], free_rival: str | None, quartets: int
-) -> None:
-    """The judged session; repeated, a few times at most, while its A/A control says that the clock cannot be trusted.
-    The control knows nothing of the candidates, so that choosing by it favours none of them."""
-    baseline = candidates[0]
-    for session in range(1, SESSIONS + 1):
-        console.say(f"timing {', '.join(one.name for one in timed)}")
-        measure(data, candidates, timed, free_rival, "judged", quartets)
-        table = timing.load_timings(data.run.timings(baseline))
-        control = speed.control(speed.quartets(table, "judged", baseline.id))
-        if control is None or control.outcome == "clean":
-            return
-        console.say(f"session {session} of at most {SESSIONS}: {control.reason}")
 
 
 def judge(

@@ -8,7 +8,7 @@ choice uses val and screening times alone, and is written down, so that an inter
 report can say why a chain is not there.
 
 Screening waits until a choice needs it: what was built since goes into one session, for which the baseline is opened
-once.
+once. A session whose control says that the machine is too noisy rules nothing out by its times.
 """
 
 from __future__ import annotations
@@ -24,13 +24,11 @@ from torchstone.config import Settings
 from torchstone.core import console, files
 from torchstone.core.errors import ChainError, MissingPackageError
 from torchstone.core.values import Budget, Candidate
-from torchstone.evaluate import predict
 from torchstone.judge import select, winner
-from torchstone.judge.evidence import Evidence
-from torchstone.judge.select import Screened
+from torchstone.stages import screening
 from torchstone.stages.compress import build_all
-from torchstone.stages.judge import SCREENING_QUARTETS, measure
 from torchstone.stages.read import Data
+from torchstone.stages.screening import Timed
 
 FREE = ("onnx", "openvino", "bf16@openvino")
 CALIBRATED = ("int8@onnxruntime", "int8@openvino")
@@ -116,11 +114,13 @@ class _Climb:
         self.spent = spent
         """Seconds, those of earlier attempts included."""
         self.built: list[Candidate] = []
+        self._known: dict[str, Timed | str] = {}
+        """By id, what screening said."""
         self._foresight = Foresight(baseline.artifact, data.run, settings.seed)
 
     def front(self) -> list[dict[str, Any]]:
         """What no other candidate beats in safety on val, speed and size together, the fastest first."""
-        kept = select.front(self._screened())
+        kept = select.front([one.screened for one in self._screened()])
         rows = [
             {"name": one.candidate.name, "risk": one.risk, "ratio": one.speed.ratio,
              "size_mb": one.candidate.artifact.size_mb}
@@ -155,62 +155,58 @@ class _Climb:
         screened = self._screened()
         if rung.kind == "rescue":
             return self._not_in_need(rung, screened)
-        done = [one for one in screened if select.doubt(one, self.budget) is None and not one.candidate.free]
+        done = [one for one in self._likely(screened) if not one.screened.candidate.free]
         if _wishes(self.budget) and done:
-            return f"'{done[0].candidate.name}' meets the budget on val already"
+            return f"'{done[0].screened.candidate.name}' meets the budget on val already"
         foreseen = self._foreseen(rung)
         if left is not None and foreseen is not None and foreseen * SLACK > left:
             return f"it would take about {foreseen / 60:.0f} minutes, and {max(0, left) / 60:.0f} are left"
         return self._cannot_win(rung, screened)
 
-    def _not_in_need(self, rung: Rung, screened: Sequence[Screened]) -> str | None:
-        plain = next((one for one in screened if one.candidate.artifact.chain == rung.instead_of), None)
+    def _likely(self, screened: Sequence[Timed]) -> list[Timed]:
+        """Those that look as if they met the budget, on val and by a clock that can be trusted."""
+        return [one for one in screened if one.noise is None and select.doubt(one.screened, self.budget) is None]
+
+    def _not_in_need(self, rung: Rung, screened: Sequence[Timed]) -> str | None:
+        asked = (one.screened for one in screened)
+        plain = next((one for one in asked if one.candidate.artifact.chain == rung.instead_of), None)
         if plain is None:
             return f"'{rung.instead_of}' was not built"
         if plain.accuracy.difference <= self.budget.max_drop:
             return f"'{rung.instead_of}' loses no more than allowed on val"
         return None
 
-    def _cannot_win(self, rung: Rung, screened: Sequence[Screened]) -> str | None:
+    def _cannot_win(self, rung: Rung, screened: Sequence[Timed]) -> str | None:
         """By its sketch: neither proven unable nor the reason to be tried."""
         try:
             spelt = chain.sketch(chain.plan(rung.chain))
             sketch = self.build(spelt) if spelt else []
         except (ChainError, MissingPackageError) as error:
             return f"{error.message}; {error.hint}" if error.hint else error.message
-        mine = next(iter(self._screened(sketch)), None) if sketch else None
-        if mine is None:
+        shape = next(iter(self._screened(sketch)), None) if sketch else None
+        if shape is None:
             return None
-        cost = select.cost_doubt(mine, self.budget)
-        if cost is not None and cost.impossible:
-            return cost.reason
-        rivals = [one for one in screened if select.doubt(one, self.budget) is None]
-        best = max(rivals, key=lambda one: one.speed.ratio, default=None)
-        upper = mine.speed.upper if mine.speed.upper is not None else mine.speed.ratio
-        if best is not None and upper < winner.MATERIAL * best.speed.ratio:
+        if why := shape.out_of_reach(self.budget):
+            return why
+        best = max(self._likely(screened), key=lambda one: one.screened.speed.ratio, default=None)
+        if best is None or shape.noise is not None:
+            return None
+        rival = best.screened
+        if shape.at_most < winner.MATERIAL * rival.speed.ratio:
             return (
-                f"its shape is {mine.speed.ratio:.1f}× as fast as the baseline, '{best.candidate.name}' "
-                f"{best.speed.ratio:.1f}× without any training"
+                f"its shape is {shape.screened.speed.ratio:.1f}× as fast as the baseline, '{rival.candidate.name}' "
+                f"{rival.speed.ratio:.1f}× without any training"
             )
         return None
 
-    def _screen(self, made: Sequence[Candidate]) -> None:
-        """Val predictions and a short timing session of these candidates; what there is stays."""
-        for one in (self.baseline, *made):
-            images = self.data.sets(one.artifact, "val")["val"]
-            predict.predict(one, self.data.split, "val", images, self.data.run.predictions(one, "val"))
-        untimed = [one for one in made if not self.data.run.timings(one).exists()]
-        if untimed:
-            measure(self.data, [self.baseline, *untimed], untimed, None, "screening", SCREENING_QUARTETS)
-
-    def _screened(self, made: Sequence[Candidate] | None = None) -> list[Screened]:
-        """What val and screening say of these candidates, by default of all that were built. What has not been
-        screened is now."""
-        asked = self.built if made is None else made
-        if asked:
-            self._screen(asked)
-        found = select.screen(Evidence(self.data.run), [self.baseline, *asked], self.budget) if asked else []
-        return [screened for _, screened in found if isinstance(screened, Screened)]
+    def _screened(self, made: Sequence[Candidate] | None = None) -> list[Timed]:
+        """What val and screening say of these candidates, by default of all that were built, as far as they can be
+        compared. What has not been screened is now."""
+        asked = list({one.id: one for one in (self.built if made is None else made)}.values())
+        if fresh := [one for one in asked if one.id not in self._known]:
+            self._known |= screening.screen(self.data, self.baseline, fresh, self.budget)
+        found = (self._known[one.id] for one in asked)
+        return [one for one in found if isinstance(one, Timed)]
 
     def _left(self) -> float | None:
         """Seconds until the time is up; None: there is no limit."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from torchstone.config import Settings
 from torchstone.core import console, files, registry, tables
 from torchstone.core.errors import ConfigError, MissingPackageError, TrainingError
-from torchstone.core.run import Run
 from torchstone.core.values import Artifact
 from torchstone.search import objectives, results, space
 from torchstone.search.objectives import Objective
 from torchstone.search.space import Space
+from torchstone.stages import clock
 from torchstone.stages import train as training
 from torchstone.stages.compress import build_all, plan_all
 from torchstone.stages.find import baseline_of
@@ -205,24 +205,17 @@ def _parameters(made: Artifact, _: Data) -> float:
 def _latency(made: Artifact, data: Data) -> float:
     """Milliseconds of one image in ONNX Runtime on one thread: the fastest of some slots, as other workers may keep
     the machine busy beside."""
-    from torchstone.core.seeding import sample_rows
     from torchstone.evaluate import timing
 
     [candidate] = build_all(plan_all(["onnx"]), baseline_of(made), data, seed=0)
-    images = data.sets(made, "val")["val"]
-    pixels = images.images(sample_rows(images.labels, 64, "timing"))
-    with files.alone(clock(data.run), "timing its model"):
+    pixels = clock.pixels(data, [candidate])
+    with files.alone(clock.lock(data.run), "timing its model"):
         session = timing.session([], control=candidate, quartets=QUARTETS, phase="screening", pixels=pixels)
     return float(session.tables[candidate.id]["ms"].to_numpy().min())
 
 
 COSTS: dict[str, Callable[[Artifact, Data], float]] = {"latency": _latency, "size": _size, "params": _parameters}
 """By the name of an objective: how it is measured on the trained model."""
-
-
-def clock(run: Run) -> Path:
-    """The lock of who times on this machine: one at a time, or each would time the others."""
-    return run.busy / f"clock-{socket.gethostname()}.lock"
 
 
 def _flags(request: TrainRequest, varied: Space) -> list[str]:

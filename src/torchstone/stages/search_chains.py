@@ -19,24 +19,20 @@ from torchstone.core import console, files, machine, registry
 from torchstone.core.errors import ArtifactError, ChainError, ConfigError, MissingPackageError
 from torchstone.core.run import run_of, slug
 from torchstone.core.values import Budget, Candidate
-from torchstone.evaluate import predict
-from torchstone.judge import select, speed
-from torchstone.judge.evidence import Evidence
-from torchstone.judge.select import Screened
+from torchstone.judge import select
 from torchstone.search import chains, objectives, results
 from torchstone.search.objectives import OF_CHAINS, Objective
+from torchstone.stages import clock, screening
 from torchstone.stages.compress import build_all
 from torchstone.stages.find import baseline_of, find_artifact, seed_of
-from torchstone.stages.judge import SESSIONS, measure
 from torchstone.stages.read import Data, opened
-from torchstone.stages.search import PACKAGES, clock
+from torchstone.stages.screening import Timed
+from torchstone.stages.search import PACKAGES
 
 if TYPE_CHECKING:
     from torchstone.search.study import Measured, Study, Turn
 
 DEFAULT = ("drop", "speed")
-QUARTETS = 8
-"""Of each session: enough for a control that says whether to trust it, as each trial is timed at another moment."""
 TAKEN = {
     "data", "name", "seed", "trials", "objective", "storage", "takeover", "space", "threads", *WISHES,
 }  # fmt: skip
@@ -142,22 +138,13 @@ def _command(settings: Settings, chosen: Sequence[str]) -> str | None:
     return shlex.join(["torchstone", "judge", settings.data, *chosen, *flags])
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Timed:
-    """A candidate with its val answers and its times."""
-
-    screened: Screened
-    noise: str | None
-    """Why its times cannot be trusted; None: they can."""
-
-
 class _Bench:
     """Where this worker builds and screens its trials."""
 
     def __init__(self, data: Data, baseline: Candidate, budget: Budget, study: Study) -> None:
         self._data, self._baseline, self._budget, self._study = data, baseline, budget, study
         self._here = socket.gethostname()
-        self._shapes: dict[str, _Timed] = {}
+        self._shapes: dict[str, Timed] = {}
 
     def run(self, turn: Turn) -> Measured:
         """Build the chain of one trial and screen it; first its sketch, where it trains. Raises Stopped with the reason
@@ -207,7 +194,7 @@ class _Bench:
                  if trial.state.name == "COMPLETE"]  # fmt: skip
         return [(trial, facts) for trial, facts in found if facts.get("machine") == self._here]
 
-    def _shape(self, text: str) -> _Timed | None:
+    def _shape(self, text: str) -> Timed | None:
         """The same shape without the training, screened; None where the chain trains nothing."""
         sketch = chain.sketch(chain.plan(text)) if text else None
         if sketch is None:
@@ -216,22 +203,21 @@ class _Bench:
             self._shapes[sketch] = self._screen(self._build(sketch))
         return self._shapes[sketch]
 
-    def _cannot_win(self, shape: _Timed) -> str | None:
+    def _cannot_win(self, shape: Timed) -> str | None:
         """Why a chain of this shape is not worth its training. A trial that meets the budget on val counts as accurate:
         that is what the margin says. Where the clock was not to be trusted, nothing is ruled out by it."""
+        if why := shape.out_of_reach(self._budget):
+            return why
         if shape.noise is not None:
             return None
         sketched = shape.screened
-        cost = select.cost_doubt(sketched, self._budget)
-        if cost is not None and cost.impossible:
-            return cost.reason
-        upper = sketched.speed.upper if sketched.speed.upper is not None else sketched.speed.ratio
         size = sketched.candidate.artifact.size_mb
         asked = {one.name for one in self._study.plan.objectives}
         if not asked & {"speed", "size"}:
             return None
         for trial, facts in self._done():
-            faster = "speed" not in asked or (facts["noise"] is None and (facts["speed_at_least"] or 0.0) > upper)
+            at_least = (facts["speed_at_least"] or 0.0) if facts["noise"] is None else 0.0
+            faster = "speed" not in asked or at_least > shape.at_most
             smaller = "size" not in asked or facts["size"] <= size
             if facts["meets_the_budget"] and faster and smaller:
                 return (
@@ -241,33 +227,18 @@ class _Bench:
                 )
         return None
 
-    def _screen(self, made: Candidate) -> _Timed:
-        """Val predictions, and a short timing session, repeated while its control says that the machine is too noisy.
-        It is a session of its own even where there are timings: they may be of another machine."""
-        run, split = self._data.run, self._data.split
-        for one in (self._baseline, made):
-            images = self._data.sets(one.artifact, "val")["val"]
-            predict.predict(one, split, "val", images, run.predictions(one, "val"))
-        with files.alone(run.busy / f"{made.slug}.lock", "timing the same model"), files.alone(clock(run), "timing"):
-            noise = self._time(made)
-            [(_, found)] = select.screen(Evidence(run), [self._baseline, made], self._budget)
+    def _screen(self, made: Candidate) -> Timed:
+        """Screened in a session of its own even where there are timings: they may be of another machine."""
+        run = self._data.run
+        screening.answer(self._data, [self._baseline, made])  # many at a time may; the clock is for one
+        mine = run.busy / f"{made.slug}.lock"
+        with files.alone(mine, "timing the same model"), files.alone(clock.lock(run), "timing"):
+            found = screening.screen(self._data, self._baseline, [made], self._budget)[made.id]
         if isinstance(found, str):
             raise ArtifactError(f"'{made.name}' cannot be compared: {found}")
-        return _Timed(screened=found, noise=noise)
+        return found
 
-    def _time(self, made: Candidate) -> str | None:
-        """Time it against the baseline; why the last session cannot be trusted, None: it can."""
-        baseline, noise = self._baseline, None
-        for _ in range(SESSIONS):
-            session = measure(self._data, [baseline, made], [made], None, "screening", QUARTETS, controlled=True)
-            control = speed.control(speed.quartets(session.tables[baseline.id], "screening", baseline.id))
-            assert control is not None
-            if control.outcome == "clean":
-                return None
-            noise = control.reason
-        return noise
-
-    def _facts(self, timed: _Timed) -> dict[str, Any]:
+    def _facts(self, timed: Timed) -> dict[str, Any]:
         screened = timed.screened
         made, ratio = screened.candidate.artifact, screened.speed
         return {
