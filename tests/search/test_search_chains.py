@@ -22,12 +22,12 @@ from torchstone.core import files, tables
 from torchstone.core.errors import ConfigError
 from torchstone.core.values import Artifact, Candidate
 from torchstone.evaluate import predict
+from torchstone.judge.select import Screened
 from torchstone.report import search_page
 from torchstone.search.results import PAGE, SUMMARY, TABLE
 from torchstone.stages import clock
 from torchstone.stages import search_chains as searching
 from torchstone.stages.read import Data
-from torchstone.stages.screening import Timed
 from torchstone.stages.search_chains import FoundChains, search_chains
 
 pytestmark = pytest.mark.slow
@@ -121,7 +121,7 @@ def test_the_same_search_again_measures_nothing(found: FoundChains, run: Path, m
     def never(*arguments: object) -> None:
         raise AssertionError("nothing is measured again")
 
-    monkeypatch.setattr(clock, "trusted", never)
+    monkeypatch.setattr(clock, "controlled", never)
     monkeypatch.setattr(predict, "answer", never)
     again = search_chains(asked(run, objective=("drop", "speed", "size")))
     assert again.summary == found.summary
@@ -138,12 +138,13 @@ def bench(data: Data, baseline: Candidate, facts: dict[str, Any], names: tuple[s
 
 
 def shape(ratio: float, size: float, noise: str | None) -> Any:
-    screened: Any = SimpleNamespace(
-        candidate=SimpleNamespace(artifact=SimpleNamespace(size_mb=size)),
-        speed=SimpleNamespace(ratio=ratio, upper=1.1 * ratio),
-        latency=SimpleNamespace(median_ms=1.0, lower_ms=0.9),
-    )
-    return Timed(screened=screened, noise=noise)
+    seen: dict[str, Any] = {
+        "candidate": SimpleNamespace(artifact=SimpleNamespace(size_mb=size)),
+        "speed": SimpleNamespace(ratio=ratio, upper=1.1 * ratio),
+        "latency": SimpleNamespace(median_ms=1.0, lower_ms=0.9),
+        "accuracy": SimpleNamespace(difference=0.0, lower=0.0),
+    }
+    return Screened(**seen, risk=0.0, noise=noise)
 
 
 @pytest.mark.parametrize(

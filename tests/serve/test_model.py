@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from torchstone import runtimes
 from torchstone.core.artifact import identified
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Candidate
@@ -136,11 +137,11 @@ def test_a_model_whose_answers_depend_on_the_batch_gets_single_images(
 ) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (8, 4, 4, 3), dtype=np.uint8)
-    assert not model._alone_as_in_company(OfTheBatch(), pixels)
+    assert not runtimes.answers_alone(OfTheBatch(), pixels)
     candidate = bundle.load(digits)
     real, _ = golden.load_images(digits, candidate.artifact.preprocess)
-    assert model._alone_as_in_company(open_candidate(candidate), real)
-    monkeypatch.setattr(model, "_alone_as_in_company", lambda *_: False)
+    assert runtimes.answers_alone(open_candidate(candidate), real)
+    monkeypatch.setattr(model, "answers_alone", lambda *_: False)
     assert open_served(digits, settings(digits), "digits").largest == 1
 
 

@@ -15,9 +15,9 @@ from torchstone.core import files
 from torchstone.core.errors import ConfigError
 from torchstone.core.values import Candidate
 from torchstone.evaluate import predict
+from torchstone.judge.select import Screened
 from torchstone.stages import clock, ladder
 from torchstone.stages.read import Data
-from torchstone.stages.screening import Timed
 
 
 def climbed(settings: Settings, data: Data, baseline: Candidate) -> tuple[list[str], dict[str, str | None]]:
@@ -55,7 +55,7 @@ def test_what_was_decided_stays_decided(
         clock.measure(data, candidates, timed, *others)
         sessions.append(len(timed))
 
-    monkeypatch.setattr(clock, "trusted", once)
+    monkeypatch.setattr(clock, "controlled", once)
     chains, why_not = climbed(wished, data, baseline)
     assert sessions == [len(chains)], "one session for all that is built before the first choice"
     front = files.read_json(data.run.ladder)["front"]
@@ -71,20 +71,20 @@ def test_what_was_decided_stays_decided(
     def never(*arguments: object) -> None:
         raise AssertionError("nothing is measured again")
 
-    monkeypatch.setattr(clock, "trusted", never)
+    monkeypatch.setattr(clock, "controlled", never)
     monkeypatch.setattr(predict, "predict", never)
     assert climbed(wished, data, baseline) == (chains, why_not)
 
 
-def timed(name: str, ratio: float, noise: str | None = None) -> Timed:
+def timed(name: str, ratio: float, noise: str | None = None) -> Screened:
     """A candidate as val and screening see it."""
-    screened: Any = SimpleNamespace(
-        candidate=SimpleNamespace(name=name, free=False, artifact=SimpleNamespace(size_mb=1.0, chain=name)),
-        speed=SimpleNamespace(ratio=ratio, upper=1.1 * ratio),
-        latency=SimpleNamespace(median_ms=1.0, lower_ms=0.9),
-        accuracy=SimpleNamespace(difference=0.0, lower=0.0),
-    )
-    return Timed(screened=screened, noise=noise)
+    seen: dict[str, Any] = {
+        "candidate": SimpleNamespace(name=name, free=False, artifact=SimpleNamespace(size_mb=1.0, chain=name)),
+        "speed": SimpleNamespace(ratio=ratio, upper=1.1 * ratio),
+        "latency": SimpleNamespace(median_ms=1.0, lower_ms=0.9),
+        "accuracy": SimpleNamespace(difference=0.0, lower=0.0),
+    }
+    return Screened(**seen, risk=0.0, noise=noise)
 
 
 @pytest.mark.parametrize(

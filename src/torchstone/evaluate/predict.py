@@ -12,16 +12,18 @@ import numpy as np
 
 from torchstone.core import tables
 from torchstone.core.console import track
-from torchstone.core.contracts import ImageSet
+from torchstone.core.contracts import ImageSet, Runner
 from torchstone.core.errors import ArtifactError
 from torchstone.core.machine import usable_cores
-from torchstone.core.values import Candidate, Part, Split
-from torchstone.runtimes import open_candidate
+from torchstone.core.values import Candidate, Part, RuntimeOptions, Split
+from torchstone.runtimes import answers_alone, open_candidate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH = 32
+ASKED = 8
+"""Images of which it is found out whether they may share a batch."""
 COLUMNS = ("item", "label", "scores")
 
 
@@ -43,8 +45,9 @@ class Predictions:
 def predict(candidate: Candidate, split: Split, part: Part, images: ImageSet, path: Path) -> Predictions:
     """Answer the images of ``part`` and store them at ``path``; answers that are there already and fit are kept.
 
-    Accuracy does not depend on threads and batch, so all usable cores work on batches of 32, whatever options the
-    candidate is timed with. Raises a ValueError when ``images`` are not those of ``part``.
+    All usable cores work on batches of 32, whatever options the candidate is timed with; on single images where an
+    answer depends on who shares the batch, as with dynamic quantisation. Raises a ValueError when ``images`` are
+    not those of ``part``.
     """
     if len(images) != split.sizes.get(part, 0):
         raise ValueError(f"{len(images)} images were given for '{part}', which has {split.sizes.get(part, 0)}")
@@ -75,8 +78,7 @@ def discard_foreign(candidate: Candidate, split: Split, part: Part, path: Path) 
 
 def answer(candidate: Candidate, images: ImageSet, part: str) -> Predictions:
     """Answer ``images`` without storing anything; ``part`` says what they are."""
-    options = candidate.options.model_copy(update={"threads": usable_cores(), "batch": min(BATCH, len(images))})
-    runner = open_candidate(candidate.model_copy(update={"options": options}))
+    runner, options = _opened(candidate, images)
     scores = np.empty((len(images), len(candidate.artifact.classes)), np.float32)
     seconds = 0.0
     starts = range(0, len(images), options.batch)
@@ -94,6 +96,16 @@ def answer(candidate: Candidate, images: ImageSet, part: str) -> Predictions:
         "batch": options.batch,
     }
     return Predictions(items=np.asarray(images.items), labels=images.labels, scores=scores, header=header)
+
+
+def _opened(candidate: Candidate, images: ImageSet) -> tuple[Runner, RuntimeOptions]:
+    """The candidate on all cores, with the batch in which it answers."""
+    for batch in (min(BATCH, len(images)), 1):
+        options = candidate.options.model_copy(update={"threads": usable_cores(), "batch": batch})
+        runner = open_candidate(candidate.model_copy(update={"options": options}))
+        if batch == 1 or answers_alone(runner, images.images(slice(ASKED))):
+            break
+    return runner, options
 
 
 def load(path: Path) -> Predictions:

@@ -9,6 +9,7 @@ against a second process of itself, which shows what the clock itself is worth i
 
 from __future__ import annotations
 
+import getpass
 import os
 import secrets
 import tempfile
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from torchstone.core import machine, tables
+from torchstone.core import files, machine, tables
 from torchstone.core.console import track
 from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
@@ -84,17 +85,18 @@ def session(
     """Time all comparisons, interleaved, with ``control`` (the baseline) against itself.
 
     ``pixels`` are real images, uint8[n, H, W, 3], of the size that all candidates take; or the same images for each
-    side that one of them takes. With ``throughput``, each
-    candidate is also timed alone at batch 32, in five alternated rounds; those rows have no rival and no order.
-    Raises an ArtifactError that names the candidate whose process died, hung, or could not open its model.
+    side that one of them takes. With ``throughput``, each candidate is also timed alone at batch 32, in five alternated
+    rounds; those rows have no rival and no order. A second session of the same user on this machine waits for the
+    first, or each would time the other. Raises an ArtifactError that names the candidate whose process died, hung, or
+    could not open its model.
     """
     asked = [Comparison(*pair) for pair in comparisons] + ([Comparison(control, control)] if control else [])
     pairs = list({(pair.candidate.id, pair.rival.id): pair for pair in asked}.values())
     known = {candidate.id: candidate for pair in pairs for candidate in pair}
     seats = known | {_rival_seat(pair): pair.rival for pair in pairs}
     name = secrets.token_hex(8)
-    load, begin = os.getloadavg(), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
+    with files.alone(_lock(), "timing"), tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
+        load, begin = os.getloadavg(), time.monotonic()
         sized = {pixels.shape[1]: pixels} if isinstance(pixels, np.ndarray) else pixels
         paths = {side: Path(scratch) / f"pixels-{side}.npy" for side in sized}
         for side, images in sized.items():
@@ -128,6 +130,10 @@ def session(
         "computing_seconds": clock.computing,
     }
     return Session(id=name, phase=phase, candidates=known, tables=clock.tables(), header=header)
+
+
+def _lock() -> Path:
+    return Path(tempfile.gettempdir()) / f"torchstone-{getpass.getuser()}" / "clock.lock"
 
 
 def schedule(session_id: str, comparisons: int, quartets: int) -> list[Turn]:

@@ -16,7 +16,7 @@ from typing import Literal
 from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
 from torchstone.core.values import METRICS, Budget, Candidate
-from torchstone.core.verdict import AccuracyResult, LatencyResult, MetricResult, Procedure, SpeedResult
+from torchstone.core.verdict import AccuracyResult, ControlResult, LatencyResult, MetricResult, Procedure, SpeedResult
 from torchstone.judge import accuracy, bootstrap, decide, speed
 from torchstone.judge.evidence import Evidence
 
@@ -25,7 +25,7 @@ MOST = 3
 SCREENING_LEVEL = 0.9
 """One-sided level of the bounds of the screening's times, low enough that four quartets give one."""
 NEAR = 0.8
-"""Of the fastest's speed: on a busy machine, screening ratios of four quartets are each off by 5 to 10 %."""
+"""Of the fastest's speed: on a busy machine, screening ratios of a few quartets are each off by 5 to 10 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,13 @@ class Screened:
     """Bound of the drop on val in that metric, as a fraction; the smaller the safer. The unchanged weights in FP32 have
     none, and a net gain counts as none: one image won by luck must not make a model safer than one that never
     differs."""
+    noise: str | None = None
+    """Why its times cannot be trusted; None: they can, or nobody asked the clock about itself."""
+
+    @property
+    def at_most(self) -> float:
+        """Times as fast as the baseline: the upper bound."""
+        return self.speed.ratio if self.speed.upper is None else self.speed.upper
 
     def beats(self, other: Screened) -> bool:
         """Pareto: as safe and as fast, and better in one of them.
@@ -152,6 +159,7 @@ def screen(
 ) -> list[tuple[Candidate, Screened | str]]:
     """Each candidate with its screening, or with the reason why it has none."""
     baseline = candidates[0]
+    control = _control(evidence, baseline)
     truth = evidence.predictions(baseline, "val")
     if truth is None:
         raise ArtifactError(
@@ -181,9 +189,18 @@ def screen(
             found.append((candidate, f"val does not bound its {METRICS[budget.metric]}"))
             continue
         risk = 0.0 if candidate.repeats(baseline) else _risk(result, measured, level)
-        screened = Screened(candidate=candidate, accuracy=measured, speed=ratio, latency=latency, risk=risk)
+        noise = control.reason if control is not None and control.outcome != "clean" else None
+        screened = Screened(
+            candidate=candidate, accuracy=measured, speed=ratio, latency=latency, risk=risk, noise=noise
+        )
         found.append((candidate, screened))
     return found
+
+
+def _control(evidence: Evidence, baseline: Candidate) -> ControlResult | None:
+    """Of the last screening session."""
+    table = evidence.timings(baseline)
+    return None if table is None else speed.control(speed.quartets(table, "screening", baseline.id))
 
 
 def _risk(result: AccuracyResult, measured: MetricResult, level: float) -> float:
@@ -206,29 +223,29 @@ def doubt(one: Screened, budget: Budget) -> Doubt | None:
     return _gravest(doubts)
 
 
-def cost_doubt(one: Screened, budget: Budget, *, clock: bool = True) -> Doubt | None:
-    """The gravest reason to expect that it is too slow or too large, whatever its accuracy. Without the ``clock``, too
-    large."""
-    return _gravest(_costs(one, budget, clock))
+def out_of_reach(one: Screened, budget: Budget) -> str | None:
+    """Why nothing of this shape can meet the budget, whatever its accuracy; None: something may."""
+    cost = _gravest(_costs(one, budget))
+    return cost.reason if cost is not None and cost.impossible else None
 
 
-def _costs(one: Screened, budget: Budget, clock: bool = True) -> list[Doubt]:
+def _costs(one: Screened, budget: Budget) -> list[Doubt]:
+    """That it is too slow or too large. A noisy clock raises a doubt, and rules nothing out."""
     ratio, latency, size = one.speed, one.latency, one.candidate.artifact.size_mb
     doubts: list[Doubt] = []
     if budget.max_size_mb is not None and size > budget.max_size_mb:
         doubts.append(Doubt("cost", True, f"{size:.3g} MB is more than {budget.max_size_mb:g} MB"))
-    if not clock:
-        return doubts
+    trusted = one.noise is None
     # Without a wish for speed or size, what is slower than the baseline has nothing to offer.
     wished = budget.min_speedup or (1.0 if budget.max_size_mb is None else None)
     if wished is not None and ratio.ratio < wished:
         asked = f"{wished:g}× asked" if budget.min_speedup else "slower than the baseline"
         said = f"{ratio.ratio:.2f}× in screening, {asked}"
-        doubts.append(Doubt("cost", ratio.upper is not None and ratio.upper < wished, said))
+        doubts.append(Doubt("cost", trusted and ratio.upper is not None and ratio.upper < wished, said))
     limit = budget.max_latency_ms
     if limit is not None and latency.median_ms > limit:
         said = f"{latency.median_ms:.2f} ms in screening, {limit:g} ms allowed"
-        doubts.append(Doubt("cost", latency.lower_ms is not None and latency.lower_ms > limit, said))
+        doubts.append(Doubt("cost", trusted and latency.lower_ms is not None and latency.lower_ms > limit, said))
     return doubts
 
 

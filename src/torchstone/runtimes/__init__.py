@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from torchstone.core.contracts import Runner
 from torchstone.core.errors import ConfigError
 from torchstone.core.registry import runtimes
 from torchstone.core.values import Artifact, Candidate, Format, RuntimeOptions
 
-__all__ = ["default_runtime", "open_artifact", "open_candidate"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["answers_alone", "default_runtime", "open_artifact", "open_candidate"]
 
 
 def open_candidate(candidate: Candidate) -> Runner:
@@ -32,3 +39,13 @@ def default_runtime(format: Format) -> str:
     if not opening:
         raise ConfigError(f"no runtime opens '{format}'")
     return min(opening, key=lambda name: runtimes.get(name).formats.index(format))
+
+
+def answers_alone(runner: Runner, pixels: NDArray[np.uint8]) -> bool:
+    """Whether an image's answer is the same whoever shares its batch, asked of ``pixels``, uint8[n, H, W, 3]. Dynamic
+    quantisation finds its ranges over the whole batch: such a model is given one image at a time."""
+    half = (len(pixels) + 1) // 2
+    some, others = pixels[:half], 255 - pixels[:half]
+    here = runner(np.concatenate([some, some]))["logits"][:half]
+    there = runner(np.concatenate([some, others]))["logits"][:half]
+    return np.array_equal(here, there)

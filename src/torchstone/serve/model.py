@@ -17,7 +17,7 @@ from torchstone.core.errors import ArtifactError
 from torchstone.core.registry import runtimes
 from torchstone.core.values import Candidate, Preprocess
 from torchstone.export import bundle
-from torchstone.runtimes import golden, open_candidate
+from torchstone.runtimes import answers_alone, golden, open_candidate
 from torchstone.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _opened(directory: Path, settings: ServeSettings, name: str) -> Served:
         other = candidate.model_copy(update={"options": options.model_copy(update={"batch": size})})
         return tuple(open_candidate(other) for _ in range(settings.sessions))
 
-    most = settings.max_batch if _alone_as_in_company(sessions[0], pixels) else 1
+    most = settings.max_batch if answers_alone(sessions[0], pixels) else 1
     fixed = runtimes.get(candidate.runtime).fixed_batch
     runners, costs = _measured(sessions, compiled if fixed else None, pixels, most)
     return Served(
@@ -137,16 +137,6 @@ def _without_torch(candidate: Candidate) -> None:
             f"its images are resized by PyTorch (decoder '{decoder}'), which the server does without",
             hint="leave the step 'decoder' out of the chain",
         )
-
-
-def _alone_as_in_company(runner: Runner, pixels: NDArray[np.uint8]) -> bool:
-    """Whether an image's answer is the same whoever shares its batch. Dynamic quantisation finds its ranges over the
-    whole batch: such a model gets one image at a time."""
-    half = (len(pixels) + 1) // 2
-    some, others = pixels[:half], 255 - pixels[:half]
-    here = runner(np.concatenate([some, some]))["logits"][:half]
-    there = runner(np.concatenate([some, others]))["logits"][:half]
-    return np.array_equal(here, there)
 
 
 def _measured(

@@ -1,14 +1,11 @@
-"""Timing sessions of a run's candidates on this machine, and whether to trust them."""
+"""Timing sessions of a run's candidates on this machine."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchstone.core import console
-from torchstone.core.run import Run
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Candidate
 from torchstone.evaluate import timing
@@ -26,31 +23,23 @@ IMAGES = 64
 """Real images that the timed calls take turns with."""
 
 
-def lock(run: Run) -> Path:
-    """Of who times on this machine: one at a time, or each would time the others."""
-    return run.busy / f"clock-{socket.gethostname()}.lock"
-
-
-def trusted(
+def controlled(
     data: Data,
     candidates: Sequence[Candidate],
     timed: Sequence[Candidate],
     free_rival: str | None,
     phase: timing.Phase,
     quartets: int,
-) -> str | None:
-    """A controlled session; repeated, a few times at most, while its A/A control says that the clock cannot be trusted.
-    Why that of the last one says so; None: it can. The control knows nothing of the candidates, so that choosing by it
-    favours none of them."""
-    baseline, reason = candidates[0], None
+) -> None:
+    """A session with its A/A control; repeated, a few times at most, while that says that the clock cannot be trusted.
+    The control knows nothing of the candidates, so that choosing by it favours none of them. The last session stays."""
+    baseline = candidates[0]
     for number in range(1, SESSIONS + 1):
-        session = measure(data, candidates, timed, free_rival, phase, quartets, controlled=True)
+        session = measure(data, candidates, timed, free_rival, phase, quartets, control=True)
         control = speed.control(speed.quartets(session.tables[baseline.id], phase, baseline.id))
         if control is None or control.outcome == "clean":
-            return None
-        reason = control.reason
-        console.say(f"session {number} of at most {SESSIONS}: {reason}")
-    return reason
+            return
+        console.say(f"session {number} of at most {SESSIONS}: {control.reason}")
 
 
 def measure(
@@ -61,11 +50,11 @@ def measure(
     phase: timing.Phase,
     quartets: int,
     *,
-    controlled: bool = False,
+    control: bool = False,
 ) -> timing.Session:
     """One timing session: each of ``timed`` against the baseline ``candidates[0]``; when the session is judged, also
-    against the unchanged weights in its own runtime and against the fastest free rival. ``controlled``: with the
-    baseline against itself."""
+    against the unchanged weights in its own runtime and against the fastest free rival. With ``control`` the
+    baseline against itself, too."""
     baseline = candidates[0]
     pairs = [Comparison(one, baseline) for one in timed]
     if phase == "judged":
@@ -75,7 +64,7 @@ def measure(
             pairs += [Comparison(one, rival) for rival in rivals if rival is not None and rival.id != one.id]
     session = timing.session(
         pairs,
-        control=baseline if controlled else None,
+        control=baseline if control else None,
         quartets=quartets,
         phase=phase,
         pixels=pixels(data, candidates),

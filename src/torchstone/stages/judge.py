@@ -16,7 +16,7 @@ from torchstone.evaluate import portrait, predict
 from torchstone.judge import ledger, power, select
 from torchstone.judge import verdict as verdicts
 from torchstone.judge.select import Shortlist
-from torchstone.stages import clock
+from torchstone.stages import clock, screening
 from torchstone.stages.compress import build_all, plan_all
 from torchstone.stages.find import candidate_of, find_artifact, seed_of, split_runtime
 from torchstone.stages.publish import publish
@@ -24,9 +24,6 @@ from torchstone.stages.read import Data, opened
 
 if TYPE_CHECKING:
     pass
-
-SCREENING_QUARTETS = 4
-"""Of each comparison, where screening only orders those that are there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +54,14 @@ def announce(data: Data, budget: Budget) -> None:
 def shortlist(data: Data, candidates: Sequence[Candidate], budget: Budget) -> Shortlist:
     """Who meets the test set, by val predictions and a screening session. What was chosen once for the same candidates
     and budget stays chosen: an interrupted run must not choose again after a look."""
-    for candidate in candidates:
-        images = data.sets(candidate.artifact, "val")["val"]
-        predict.predict(candidate, data.split, "val", images, data.run.predictions(candidate, "val"))
     path = data.run.root / "shortlist.json"
     question = files.digest([[one.id for one in candidates], budget.digest(), data.split.fingerprint])
     timed = all(data.run.timings(one).exists() for one in candidates[1:])
     if not (timed and path.exists() and files.read_json(path)["question"] == question):
         console.say(f"screening {len(candidates)} candidates")
-        clock.measure(data, candidates, candidates[1:], None, "screening", SCREENING_QUARTETS)
+        screening.screen(data, candidates[0], candidates[1:], budget)
         files.write_json(path, {"question": question})
+    screening.answer(data, candidates)
     return select.shortlist(data.run, candidates, budget)
 
 
@@ -110,7 +105,7 @@ def decide(
     timed = [one for one in candidates[1:] if one.id in chosen.order]
     if timed:
         console.say(f"timing {', '.join(one.name for one in timed)}")
-        clock.trusted(data, candidates, timed, chosen.free_rival, "judged", how.quartets)
+        clock.controlled(data, candidates, timed, chosen.free_rival, "judged", how.quartets)
     question = ledger.entry(candidates[0], chosen.order, budget, chosen.procedure)
     tests = data.split.test_fingerprint, data.split.earlier_tests
     look = ledger.look(run.ledger, tests[0], question, tests[1]) if timed else 1

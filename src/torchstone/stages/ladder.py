@@ -25,10 +25,10 @@ from torchstone.core import console, files
 from torchstone.core.errors import ChainError, MissingPackageError
 from torchstone.core.values import Budget, Candidate
 from torchstone.judge import select, winner
+from torchstone.judge.select import Screened
 from torchstone.stages import screening
 from torchstone.stages.compress import build_all
 from torchstone.stages.read import Data
-from torchstone.stages.screening import Timed
 
 FREE = ("onnx", "openvino", "bf16@openvino")
 CALIBRATED = ("int8@onnxruntime", "int8@openvino")
@@ -114,13 +114,13 @@ class _Climb:
         self.spent = spent
         """Seconds, those of earlier attempts included."""
         self.built: list[Candidate] = []
-        self._known: dict[str, Timed | str] = {}
+        self._known: dict[str, Screened | str] = {}
         """By id, what screening said."""
         self._foresight = Foresight(baseline.artifact, data.run, settings.seed)
 
     def front(self) -> list[dict[str, Any]]:
         """What no other candidate beats in safety on val, speed and size together, the fastest first."""
-        kept = select.front([one.screened for one in self._screened()])
+        kept = select.front(self._screened())
         rows = [
             {"name": one.candidate.name, "risk": one.risk, "ratio": one.speed.ratio,
              "size_mb": one.candidate.artifact.size_mb}
@@ -155,28 +155,27 @@ class _Climb:
         screened = self._screened()
         if rung.kind == "rescue":
             return self._not_in_need(rung, screened)
-        done = [one for one in self._likely(screened) if not one.screened.candidate.free]
+        done = [one for one in self._likely(screened) if not one.candidate.free]
         if _wishes(self.budget) and done:
-            return f"'{done[0].screened.candidate.name}' meets the budget on val already"
+            return f"'{done[0].candidate.name}' meets the budget on val already"
         foreseen = self._foreseen(rung)
         if left is not None and foreseen is not None and foreseen * SLACK > left:
             return f"it would take about {foreseen / 60:.0f} minutes, and {max(0, left) / 60:.0f} are left"
         return self._cannot_win(rung, screened)
 
-    def _likely(self, screened: Sequence[Timed]) -> list[Timed]:
+    def _likely(self, screened: Sequence[Screened]) -> list[Screened]:
         """Those that look as if they met the budget, on val and by a clock that can be trusted."""
-        return [one for one in screened if one.noise is None and select.doubt(one.screened, self.budget) is None]
+        return [one for one in screened if one.noise is None and select.doubt(one, self.budget) is None]
 
-    def _not_in_need(self, rung: Rung, screened: Sequence[Timed]) -> str | None:
-        asked = (one.screened for one in screened)
-        plain = next((one for one in asked if one.candidate.artifact.chain == rung.instead_of), None)
+    def _not_in_need(self, rung: Rung, screened: Sequence[Screened]) -> str | None:
+        plain = next((one for one in screened if one.candidate.artifact.chain == rung.instead_of), None)
         if plain is None:
             return f"'{rung.instead_of}' was not built"
         if plain.accuracy.difference <= self.budget.max_drop:
             return f"'{rung.instead_of}' loses no more than allowed on val"
         return None
 
-    def _cannot_win(self, rung: Rung, screened: Sequence[Timed]) -> str | None:
+    def _cannot_win(self, rung: Rung, screened: Sequence[Screened]) -> str | None:
         """By its sketch: neither proven unable nor the reason to be tried."""
         try:
             spelt = chain.sketch(chain.plan(rung.chain))
@@ -186,27 +185,26 @@ class _Climb:
         shape = next(iter(self._screened(sketch)), None) if sketch else None
         if shape is None:
             return None
-        if why := shape.out_of_reach(self.budget):
+        if why := select.out_of_reach(shape, self.budget):
             return why
-        best = max(self._likely(screened), key=lambda one: one.screened.speed.ratio, default=None)
-        if best is None or shape.noise is not None:
+        rival = max(self._likely(screened), key=lambda one: one.speed.ratio, default=None)
+        if rival is None or shape.noise is not None:
             return None
-        rival = best.screened
         if shape.at_most < winner.MATERIAL * rival.speed.ratio:
             return (
-                f"its shape is {shape.screened.speed.ratio:.1f}× as fast as the baseline, '{rival.candidate.name}' "
+                f"its shape is {shape.speed.ratio:.1f}× as fast as the baseline, '{rival.candidate.name}' "
                 f"{rival.speed.ratio:.1f}× without any training"
             )
         return None
 
-    def _screened(self, made: Sequence[Candidate] | None = None) -> list[Timed]:
+    def _screened(self, made: Sequence[Candidate] | None = None) -> list[Screened]:
         """What val and screening say of these candidates, by default of all that were built, as far as they can be
         compared. What has not been screened is now."""
         asked = list({one.id: one for one in (self.built if made is None else made)}.values())
         if fresh := [one for one in asked if one.id not in self._known]:
             self._known |= screening.screen(self.data, self.baseline, fresh, self.budget)
         found = (self._known[one.id] for one in asked)
-        return [one for one in found if isinstance(one, Timed)]
+        return [one for one in found if isinstance(one, Screened)]
 
     def _left(self) -> float | None:
         """Seconds until the time is up; None: there is no limit."""

@@ -20,13 +20,13 @@ from torchstone.core.errors import ArtifactError, ChainError, ConfigError, Missi
 from torchstone.core.run import run_of, slug
 from torchstone.core.values import Budget, Candidate
 from torchstone.judge import select
+from torchstone.judge.select import Screened
 from torchstone.search import chains, objectives, results
 from torchstone.search.objectives import OF_CHAINS, Objective
-from torchstone.stages import clock, screening
+from torchstone.stages import screening
 from torchstone.stages.compress import build_all
 from torchstone.stages.find import baseline_of, find_artifact, seed_of
 from torchstone.stages.read import Data, opened
-from torchstone.stages.screening import Timed
 from torchstone.stages.search import PACKAGES
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class _Bench:
     def __init__(self, data: Data, baseline: Candidate, budget: Budget, study: Study) -> None:
         self._data, self._baseline, self._budget, self._study = data, baseline, budget, study
         self._here = socket.gethostname()
-        self._shapes: dict[str, Timed] = {}
+        self._shapes: dict[str, Screened] = {}
 
     def run(self, turn: Turn) -> Measured:
         """Build the chain of one trial and screen it; first its sketch, where it trains. Raises Stopped with the reason
@@ -168,7 +168,7 @@ class _Bench:
             raise Stopped(f"{error.message}; {error.hint}" if error.hint else error.message) from None
         if turn.lost.is_set():
             raise Lost
-        facts: dict[str, Any] = self._facts(timed) | {"sketched": shape.screened.speed.ratio if shape else None}
+        facts: dict[str, Any] = self._facts(timed) | {"sketched": shape.speed.ratio if shape else None}
         return Measured(values=tuple(facts[one.name] for one in self._study.plan.objectives), facts=facts)
 
     def _build(self, text: str) -> Candidate:
@@ -194,7 +194,7 @@ class _Bench:
                  if trial.state.name == "COMPLETE"]  # fmt: skip
         return [(trial, facts) for trial, facts in found if facts.get("machine") == self._here]
 
-    def _shape(self, text: str) -> Timed | None:
+    def _shape(self, text: str) -> Screened | None:
         """The same shape without the training, screened; None where the chain trains nothing."""
         sketch = chain.sketch(chain.plan(text)) if text else None
         if sketch is None:
@@ -203,15 +203,14 @@ class _Bench:
             self._shapes[sketch] = self._screen(self._build(sketch))
         return self._shapes[sketch]
 
-    def _cannot_win(self, shape: Timed) -> str | None:
+    def _cannot_win(self, shape: Screened) -> str | None:
         """Why a chain of this shape is not worth its training. A trial that meets the budget on val counts as accurate:
         that is what the margin says. Where the clock was not to be trusted, nothing is ruled out by it."""
-        if why := shape.out_of_reach(self._budget):
+        if why := select.out_of_reach(shape, self._budget):
             return why
         if shape.noise is not None:
             return None
-        sketched = shape.screened
-        size = sketched.candidate.artifact.size_mb
+        size = shape.candidate.artifact.size_mb
         asked = {one.name for one in self._study.plan.objectives}
         if not asked & {"speed", "size"}:
             return None
@@ -221,32 +220,27 @@ class _Bench:
             smaller = "size" not in asked or facts["size"] <= size
             if facts["meets_the_budget"] and faster and smaller:
                 return (
-                    f"its shape is {sketched.speed.ratio:.1f}× as fast as the baseline and has {size:.2f} MB; "
+                    f"its shape is {shape.speed.ratio:.1f}× as fast as the baseline and has {size:.2f} MB; "
                     f"'{self._study.title_of(trial)}' is {facts['speed']:.1f}× as fast, has {facts['size']:.2f} MB "
                     "and meets the budget"
                 )
         return None
 
-    def _screen(self, made: Candidate) -> Timed:
+    def _screen(self, made: Candidate) -> Screened:
         """Screened in a session of its own even where there are timings: they may be of another machine."""
-        run = self._data.run
-        screening.answer(self._data, [self._baseline, made])  # many at a time may; the clock is for one
-        mine = run.busy / f"{made.slug}.lock"
-        with files.alone(mine, "timing the same model"), files.alone(clock.lock(run), "timing"):
-            found = screening.screen(self._data, self._baseline, [made], self._budget)[made.id]
+        found = screening.screen(self._data, self._baseline, [made], self._budget)[made.id]
         if isinstance(found, str):
             raise ArtifactError(f"'{made.name}' cannot be compared: {found}")
         return found
 
-    def _facts(self, timed: Timed) -> dict[str, Any]:
-        screened = timed.screened
+    def _facts(self, screened: Screened) -> dict[str, Any]:
         made, ratio = screened.candidate.artifact, screened.speed
         return {
             "drop": screened.accuracy.difference,
             "drop_at_most": screened.accuracy.upper,
             "speed": ratio.ratio,
             "speed_at_least": ratio.lower,
-            "noise": timed.noise,
+            "noise": screened.noise,
             "latency_ms": screened.latency.median_ms,
             "size": made.size_mb,
             "meets_the_budget": select.doubt(screened, self._budget) is None,
