@@ -66,6 +66,23 @@ def test_every_format_gives_the_same_listing(images: Path, suffix: str) -> None:
     assert Manifest().image(path, "b/1.png") == (images / "b" / "1.png").read_bytes()
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_what_the_source_alone_understands_is_kept(images: Path, tmp_path: Path, suffix: str) -> None:
+    more = [
+        {**row, "scanner": scanner, "dose": dose, "width": 7, "notes": "x" * 300}
+        for row, scanner, dose in zip(ROWS, ("A", "B", "", "A"), (0.5, 2, 1, 0.25), strict=True)
+    ]
+    path = write(images / f"labels.{suffix}", more)
+    table, header = tables.read(catalog.read(path, tmp_path / "data").table)
+    assert table["scanner"].to_list() == ["A", "B", None, "A"]
+    assert table["dose"].to_list() == [0.5, 2.0, 1.0, 0.25]
+    assert table["source_width"].to_list() == [7.0] * 4, "the catalog's own width is that of the image"
+    assert "notes" not in table.columns, "prose is nothing to slice by"
+    again, kept = tables.read(catalog.read(str(tmp_path / "data" / "catalog.parquet"), tmp_path / "again").table)
+    assert kept["further"] == header["further"] == ["scanner", "dose", "source_width"]
+    assert again.select("scanner", "dose", "source_width").equals(table.select("scanner", "dose", "source_width"))
+
+
 def test_a_catalog_is_made_of_it(images: Path, tmp_path: Path) -> None:
     made = catalog.read(write(images / "labels.csv", ROWS), tmp_path / "data")
     table, _ = tables.read(made.table)

@@ -7,7 +7,7 @@ Every plug-in file imports without the packages it names in ``requires``: heavy 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -53,6 +53,8 @@ class Listing:
     """When each image was taken, as ISO 8601. Empty: the source does not say."""
     boxes: Sequence[Box] = ()
     """For sources of boxes: what each item was cut from. Empty: items are whole pictures."""
+    further: Mapping[str, Sequence[str | float | None]] = field(default_factory=dict)
+    """Columns that only the source knows the meaning of (a scanner, a site): a verdict can be sliced by them."""
     files: Sequence[str] = ()
     """Files that all this was read from: when one changes, it is another source. Empty: each path below the root."""
     findings: tuple[Finding, ...] = ()

@@ -126,7 +126,8 @@ def write(
 
     found = similar.find(gathered.thumbnails, gathered.digests, gathered.short_sides)
     table = gathered.table(listing, found.picture)
-    header = {"version": CATALOG_VERSION, "root": root, "reader": reader, "classes": list(listing.classes)}
+    header = {"version": CATALOG_VERSION, "root": root, "reader": reader, "classes": list(listing.classes),
+              columns.FURTHER: [columns.further_name(name) for name in listing.further]}  # fmt: skip
     table_path = out_dir / "catalog.parquet"
     tables.write(table_path, table, header)
     tables.write(

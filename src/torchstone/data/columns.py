@@ -23,6 +23,20 @@ TEXT = ("item", "path", "sha256", "group", "part", "time", "format", "converted"
 """Columns whose type must be said: one without any value has none of its own."""
 
 
+OWN = {
+    "item", "path", "label", "class", "decision", "sha256", "picture", "group", "part", "time", "width", "height",
+    "format", "bytes", "converted", *measure.COLUMNS,
+}  # fmt: skip
+"""What the columns of a catalog are called by themselves, and in a verdict's slices and a cleaned catalog."""
+FURTHER = "further"
+"""In the header of a catalog's table: the names of the columns that the source brought."""
+
+
+def further_name(name: str) -> str:
+    """The catalog's name for a column of the source that torchstone knows nothing of."""
+    return f"source_{name}" if name in OWN or name.startswith("box_") else name
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What decoding one image told."""
@@ -134,7 +148,13 @@ class Columns:
             columns[name] = values[: self.used]
         if listing.boxes:
             columns |= _box_columns(listing, rows)
-        return tables.frame(columns, schema={name: str for name in TEXT if name in columns})
+        texts = [name for name in TEXT if name in columns]
+        for name, cells in listing.further.items():
+            own = further_name(name)
+            columns[own] = _taken(cells, rows)
+            if not any(isinstance(cell, float) for cell in cells):
+                texts.append(own)
+        return tables.frame(columns, schema=dict.fromkeys(texts, str))
 
 
 def _box_columns(listing: Listing, rows: NDArray[np.int32]) -> dict[str, Any]:

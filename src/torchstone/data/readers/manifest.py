@@ -1,13 +1,15 @@
 """A table of images: CSV, TSV, JSON lines or Parquet with a path and a label a row.
 
 Further columns, all optional: the part that the image belongs to (train, val, test), a group that must not be separated
-(a patient, a video), and a time in ISO 8601. Other columns are passed over.
+(a patient, a video), and a time in ISO 8601. Other columns of texts or numbers are kept, so that a verdict can be
+sliced by them.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,6 +44,11 @@ IN_A_FOLDER = "manifest"
 CLASSES = "classes.txt"
 """Beside the manifest: the classes' names in the order of their numbers, a line each."""
 
+FURTHER = 32
+"""Other columns that are kept at most, the first ones."""
+LONGEST = 200
+"""Letters of a cell beyond which its column is prose, and not kept."""
+
 LOOKED_AT = 100
 """Files that are looked for before any is read: when none is there, the manifest stands in the wrong place."""
 
@@ -60,7 +67,8 @@ class Manifest:
     def listing(self, root: str) -> Listing:
         place, file = _place(root) or _gone(root)
         rows = _not_dropped(tables_of_rows.read(place, file))
-        found = {name: _column(rows, name) for name in NAMES}
+        called = {name: _called(rows, name) for name in NAMES}
+        found = {name: None if column is None else rows.columns[column] for name, column in called.items()}
         for name in ("path", "label"):
             if found[name] is None:
                 there = f", only {name_a_few(map(repr, rows.columns), most=8)}" if rows.columns else ": it is empty"
@@ -81,6 +89,7 @@ class Manifest:
             parts=_parts(rows, found["part"], kept),
             groups=[_group(rows, row, groups[row]) for row in kept] if groups is not None else (),
             times=[_time(rows, row, times[row]) for row in kept] if times is not None else (),
+            further=_further(rows, set(called.values()), kept),
             files=place.files([file, *(paths[row] for row in kept)]),
             findings=(*place.noticed, *repeated, *unused),
         )
@@ -107,17 +116,45 @@ def _gone(root: str) -> tuple[Tree, str]:
     raise DataError(f"'{root}' is no manifest any more", hint="put the file back")
 
 
-def _column(rows: Rows, name: str) -> Sequence[Any] | None:
+def _called(rows: Rows, name: str) -> str | None:
     """The first column that goes by one of the names."""
-    by_name = {column.strip().lower(): cells for column, cells in reversed(tuple(rows.columns.items()))}
+    by_name = {column.strip().lower(): column for column in reversed(tuple(rows.columns))}
     return next((by_name[alias] for alias in NAMES[name] if alias in by_name), None)
+
+
+def _further(rows: Rows, used: Collection[str | None], kept: Sequence[int]) -> dict[str, list[str | float | None]]:
+    """The columns that are not ``used``, as numbers where each cell is one."""
+    found: dict[str, list[str | float | None]] = {}
+    for name, column in rows.columns.items():
+        cells = [None if column[row] == "" else column[row] for row in kept]
+        there = [cell for cell in cells if cell is not None]
+        if name in used or not name.strip() or len(found) == FURTHER or not all(map(_plain, there)):
+            continue
+        if all(_number(cell) is not None for cell in there):
+            found[name.strip()] = [None if cell is None else _number(cell) for cell in cells]
+        else:
+            found[name.strip()] = [None if cell is None else str(cell) for cell in cells]
+    return found
+
+
+def _plain(cell: Any) -> bool:
+    return isinstance(cell, str | int | float) and len(str(cell)) <= LONGEST
+
+
+def _number(cell: str | float) -> float | None:
+    try:
+        value = math.nan if isinstance(cell, bool) else float(cell)
+    except (ValueError, OverflowError):
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _not_dropped(rows: Rows) -> Rows:
     """Without the rows that a column ``decision`` drops: a cleaned catalog that somebody has edited."""
-    decisions = _column(rows, "decision")
-    if decisions is None:
+    name = _called(rows, "decision")
+    if name is None:
         return rows
+    decisions = rows.columns[name]
     return rows.only([row for row, cell in enumerate(decisions) if str(cell).strip().lower() != "drop"])
 
 

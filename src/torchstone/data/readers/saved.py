@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torchstone.core import registry, tables
 from torchstone.core.contracts import Box, Listing, Reader
 from torchstone.core.errors import ArtifactError, ConfigError, DataError
+from torchstone.data.columns import FURTHER
 
 if TYPE_CHECKING:
     import polars as pl
@@ -56,6 +57,7 @@ class Saved:
             groups=_column(table, "group"),
             times=_column(table, "time"),
             boxes=_boxes(table),
+            further={name: table[name].to_list() for name in header.get(FURTHER, ()) if name in table.columns},
             files=_files(root, table["path"].to_list()),
         )
 
