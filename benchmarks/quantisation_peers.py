@@ -38,6 +38,7 @@ from typing import Any
 
 import numpy as np
 
+import torchstone
 import workbench
 from conditions import conditions
 from torchstone.config import Settings
@@ -117,11 +118,13 @@ def environment(name: str, place: Path) -> Path:
     """The Python of an environment with that peer and the packages of this one, made on the first call."""
     root = place / name
     python, stamp = root / "bin" / "python", root / "requirements.json"
-    wanted = json.dumps([REQUIREMENTS[name], sys.prefix])
+    # An editable install is a .pth file itself, which Python does not read in a folder that a .pth file adds.
+    shared = [sysconfig.get_path("purelib"), str(Path(torchstone.__file__).parents[1])]
+    wanted = json.dumps([REQUIREMENTS[name], shared])
     if not stamp.exists() or stamp.read_text() != wanted:
         venv.create(root, with_pip=True, clear=True)
         site = root / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-        (site / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        (site / "shared.pth").write_text("\n".join(shared) + "\n")
         subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS[name]], check=True)
         stamp.write_text(wanted)
     return python
