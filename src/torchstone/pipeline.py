@@ -26,7 +26,8 @@ def run(settings: Settings) -> Verdict:
         judge.announce(data, budget)
         baseline = find.baseline_of(train.trained(settings, data), settings.threads)
         if plans:
-            built = compress.build_all(plans, baseline, data, seed=settings.seed)
+            made = compress.build_all(plans, baseline, data, seed=settings.seed)
+            built = list({one.id: one for one in made}.values())
         else:
             built = ladder.climb(settings, data, baseline)
         candidates = [baseline, *built]

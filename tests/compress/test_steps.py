@@ -187,3 +187,20 @@ def test_another_decoder_changes_nothing_but_the_pixels(baseline: Candidate, dat
         np.testing.assert_array_equal(here.scores.argmax(1), answers(baseline, data).scores.argmax(1))
     with pytest.raises(ChainError, match="by pillow already"):
         compress.build_all(compress.plan_all(["decoder=pillow"]), baseline, data, seed=0)
+
+
+def test_a_size_that_the_network_cannot_take_is_said_before_anything_is_built(
+    baseline: Candidate, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object, **named: object) -> None:
+        raise AssertionError("something was built")
+
+    monkeypatch.setattr(compress.build, "candidate", never)
+    plans = compress.plan_all(["prune=0.3+finetune=1", "resolution=20:epochs=1+onnx"])
+    with pytest.raises(ChainError, match="does not take images of 20 pixels"):
+        compress.build_all(plans, baseline, data, seed=0)
+
+
+def test_each_chain_has_its_candidate_though_two_come_to_the_same_model(baseline: Candidate, data: Data) -> None:
+    found = compress.build_all(compress.plan_all(["onnx", "onnx"]), baseline, data, seed=0)
+    assert [one.artifact.chain for one in found] == ["onnx", "onnx"]

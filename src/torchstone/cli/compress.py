@@ -1,6 +1,6 @@
 """Make a model smaller or faster by chains of steps, such as prune=0.3+finetune=2+int8@openvino.
 
-Nothing is judged yet: torchstone judge says what each is worth."""
+Nothing is judged yet: torchstone judge says what each is worth. torchstone steps shows what a chain is made of."""
 
 from __future__ import annotations
 

@@ -178,8 +178,26 @@ def _config(step: Step, name: str, options: dict[str, Any]) -> StepConfig:
         return step.Config(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        option = first["loc"][0] if first["loc"] else "value"
-        raise ChainError(f"'{name}': {option}={options.get(str(option))!r} is refused: {first['msg']}") from None
+        option = str(first["loc"][0]) if first["loc"] else "value"
+        about = known[option].description if option in known else None
+        if first["type"] == "missing":
+            wanted = f"{name}={option.upper()}" if option == step.value_option else f"{name}:{option}=…"
+            raise ChainError(f"'{name}' needs its {option}: {wanted}", hint=about) from None
+        given = options.get(option)
+        said = f"'{name}': {option}={given} is refused: {first['msg'][0].lower()}{first['msg'][1:]}"
+        raise ChainError(said, hint=_as_share(given, first) or about) from None
+
+
+def _as_share(given: Any, error: Any) -> str | None:
+    """What was meant by a percentage where a share is wanted."""
+    limits = error.get("ctx", {})
+    try:
+        share = float(given) / 100
+    except (TypeError, ValueError):
+        return None
+    if limits.get("lt", limits.get("le")) == 1 and 0.01 <= share < 1:
+        return f"a share: {share:g} is {given} %"
+    return None
 
 
 def _wanted_formats(planned: PlannedStep) -> tuple[Format, ...]:

@@ -190,6 +190,8 @@ class Step(Protocol):
     """True when layers compute in integers, which CPUs without the instructions for it do less exactly."""
     place: ClassVar[Place | None] = None
     """Where a search over chains puts it; None: nowhere."""
+    replaces: ClassVar[bool] = False
+    """True when it makes another network, so that what the first one allows no longer matters."""
     Config: type[StepConfig] = StepConfig
 
     def requires_for(self, target: str | None) -> tuple[str, ...]:
@@ -198,6 +200,10 @@ class Step(Protocol):
 
     def check(self, config: Any, target: str | None) -> None:
         """Raise a ChainError for options that mean nothing for this target."""
+
+    def fits(self, config: Any, origin: Artifact) -> None:
+        """Raise a ChainError where the network that the chain began with cannot be had like that, as far as seconds
+        tell: it is asked of all chains before any is begun."""
 
     def ingredients(self, config: Any, origin: Artifact) -> dict[str, Any]:
         """What a result depends on beside the options and the model before it: part of the artifact's key. Another

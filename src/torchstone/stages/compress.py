@@ -20,7 +20,8 @@ def plan_all(chains: Sequence[str], start: Format = "torch") -> list[chain.Plan]
 
 
 def build_all(plans: Sequence[chain.Plan], baseline: Candidate, data: Data, *, seed: int) -> list[Candidate]:
-    """The candidates of these plans. Raises the ChainError of one that this model does not allow."""
+    """The candidate of each of these plans; two of them may have come to the same model. Raises the ChainError of one
+    that this model does not allow, before anything is built where that can be known."""
 
     seen_by: dict[str, dict[Part, ImageSet]] = {}
 
@@ -31,9 +32,18 @@ def build_all(plans: Sequence[chain.Plan], baseline: Candidate, data: Data, *, s
             seen_by[key] = data.sets(seen, "train", "val", "calib")
         return seen_by[key]
 
+    _check(plans, baseline)
     threads = baseline.options.threads
-    built = [build.candidate(plan, baseline.artifact, sets, data.run, seed=seed, threads=threads) for plan in plans]
-    return list({one.id: one for one in built}.values())
+    return [build.candidate(plan, baseline.artifact, sets, data.run, seed=seed, threads=threads) for plan in plans]
+
+
+def _check(plans: Sequence[chain.Plan], baseline: Candidate) -> None:
+    """Raise the ChainError of the first step that this network does not allow, as far as that is known beforehand."""
+    for plan in plans:
+        for planned in plan.steps:
+            if planned.step.replaces:
+                break
+            planned.step.fits(planned.config, baseline.artifact)
 
 
 def compress(model: str, chains: Sequence[str]) -> list[Candidate]:
@@ -49,5 +59,6 @@ def foresee(model: str, chains: Sequence[str]) -> list[Foreseen]:
     """What ``compress`` would do, step by step, and how long it would take. Nothing is built."""
     base = baseline_of(find_artifact(model))
     plans = plan_all(chains, base.artifact.format)
+    _check(plans, base)
     foresight = Foresight(base.artifact, run_of(base.artifact), seed_of(base.artifact))
     return foresight.of(plans, base.artifact.format)

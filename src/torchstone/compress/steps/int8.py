@@ -89,6 +89,8 @@ class Int8(Step):
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
         pixels = context.calib.images(sample_rows(context.calib.labels, config.images, "calibration"))
+        if len(pixels) < config.images and "images" in config.model_fields_set:
+            artifact = noted(artifact, f"int8: {config.images:,} calibration images asked, {len(pixels):,} there")
         back_end = importlib.import_module(f"torchstone.compress.int8.{target or self.targets[0]}")
         if config.max_drop is None:
             with back_end.Quantiser(artifact, pixels, config) as quantiser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from torchstone.compress.tuning import Tuning, recipe_of
 from torchstone.core.contracts import Needs, Step, StepContext
 from torchstone.core.errors import ChainError
 from torchstone.core.values import Artifact, Preprocess
+
+if TYPE_CHECKING:
+    from torchstone.models.deployable import Deployable
 
 SMALLEST, STRIDE = 96, 32
 """Pixels below which a photo has too little to see; what most networks halve evenly."""
@@ -55,13 +58,27 @@ class Resolution(Step):
     def sketch(self, config: Any) -> str | None:
         return f"resolution={config.pixels}:epochs=0" if config.epochs else None
 
+    def fits(self, config: Any, origin: Artifact) -> None:
+        self._model(config, origin)
+
     def apply(
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
+        from torchstone.train import stage
+
+        seen, model = self._model(config, artifact)
+        here = context.at(seen.preprocess)
+        if config.epochs:
+            assert here.val is not None
+            options = recipe_of(config, config.epochs, len(here.train))
+            stage.fit_into(model, here.train, here.val, options, context.seed, out_dir)
+        return stage.save_torch(model, seen, here.calib, out_dir)
+
+    def _model(self, config: Any, artifact: Artifact) -> tuple[Artifact, Deployable]:
+        """The network, and the artifact that it is with images of the other size."""
         import torch
 
         from torchstone.models import store, zoo
-        from torchstone.train import stage
 
         before = artifact.preprocess
         if config.pixels == before.crop:
@@ -77,12 +94,7 @@ class Resolution(Step):
                 f"'{artifact.architecture}' does not take images of {config.pixels} pixels: {why}",
                 hint="its layers are for one size; 'student' trains another network",
             ) from None
-        here = context.at(seen.preprocess)
-        if config.epochs:
-            assert here.val is not None
-            options = recipe_of(config, config.epochs, len(here.train))
-            stage.fit_into(model, here.train, here.val, options, context.seed, out_dir)
-        return stage.save_torch(model, seen, here.calib, out_dir)
+        return seen, model
 
 
 def resized(preprocess: Preprocess, pixels: int) -> Preprocess:

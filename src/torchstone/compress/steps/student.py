@@ -36,6 +36,7 @@ class Student(Step):
     needs_val = True
     resumes = True
     place = "shape"
+    replaces = True
 
     class Config(Distilling):
         name: str = Field(description="a network of the zoo, as for --model, with a slash for the colon")

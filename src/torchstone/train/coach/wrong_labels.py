@@ -18,6 +18,8 @@ LEARNED = 0.6
 FEW = 3
 """Images, or ``SHARE`` of all: some hard images are in every set."""
 SHARE = 0.01
+OF_ERRORS = 0.25
+"""And of the share of val that it gets wrong: a network that errs on new images finds some of its own as hard."""
 
 
 class WrongLabels:
@@ -33,7 +35,8 @@ class WrongLabels:
         high = [one for one in context.suspects if one.loss >= limit]
         # Not all of them were asked about: as many of the others seem wrong as of these.
         count = round(int((context.late >= limit).sum()) * len(found) / max(1, len(high)))
-        if count <= max(FEW, SHARE * len(context.late)):
+        errs = 1 - float(context.curve("val_top1")[context.best_epoch - 1]) / 100
+        if count <= max(FEW, max(SHARE, OF_ERRORS * errs) * len(context.late)):
             return []
         classes = context.classes
         named = name_a_few(
