@@ -1,28 +1,11 @@
-"""The bound of a quantile holds as often as it says, and the table's numbers are those of its calls."""
+"""The table's numbers are those of its calls."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from scipy import stats
 
 from torchstone.core import tables
 from torchstone.judge import portrait
-
-
-@pytest.mark.parametrize("level", [0.95, 0.975])
-@pytest.mark.parametrize("calls", [400, 1000, 2500])
-def test_the_bound_is_the_smallest_that_keeps_its_level(calls: int, level: float) -> None:
-    """P(order statistic r ≥ the quantile) is that of fewer than r calls below it, exactly."""
-    ordered = np.arange(1.0, calls + 1)
-    rank = portrait.upper_bound(ordered, 0.99, level)
-    assert rank is not None
-    assert stats.binom.cdf(rank - 1, calls, 0.99) >= level > stats.binom.cdf(rank - 2, calls, 0.99)
-
-
-def test_too_few_calls_have_no_bound() -> None:
-    assert portrait.upper_bound(np.arange(367.0), 0.99, 0.975) is None
-    assert portrait.upper_bound(np.arange(368.0), 0.99, 0.975) == 367
 
 
 def test_each_kind_has_its_own_numbers() -> None:

@@ -22,7 +22,7 @@ from torchstone.core.interrupts import CODE, INTERRUPTED
 HERE = Path(__file__).parent
 ORDER = (
     "demo", "doctor", "audit", "data", "augment", "recipes", "models", "train", "search",
-    "import", "evaluate", "profile", "steps", "compress", "judge", "run", "verify", "serve", "rollout",
+    "import", "evaluate", "profile", "steps", "compress", "judge", "run", "verify", "serve", "load", "rollout",
 )  # fmt: skip
 EXIT_CODES = """Exit codes: 0 pass, clean, or 'not worth it'; 1 fail, a mismatch, an error-level finding; 2 a mistake
 in what was asked; 3 undecided or void; 70 a bug of torchstone; 130 interrupted."""

@@ -58,6 +58,13 @@ class Keys:
         return key is not None and any(found)
 
 
+def own_key(path: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The key that a client of ours brings: the first of the file, or of the environment; None where there is none. A
+    ConfigError as ``Keys.of``."""
+    found = _read(path, "--api-keys") or _listed(environment.get(API_KEYS, ""), API_KEYS)
+    return found[0] if found else None
+
+
 def key_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     """What stands in ``X-API-Key``, or in ``Authorization`` behind ``Bearer``."""
     for name, value in headers:
