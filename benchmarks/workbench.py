@@ -8,9 +8,8 @@ test bounds them.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-from conditions import conditions
+from printing import printed, written  # noqa: F401 - to be had from here, too
 from torchstone.compress import build, chain
 from torchstone.core import artifact as artifacts
 from torchstone.core import console, files, seeding
@@ -256,30 +253,3 @@ def _row(candidate: Candidate, held: timing.Session, pairs: Sequence[Comparison]
 def _ms(table: Any) -> float:
     own = [ms for ms, side in zip(table["ms"].to_list(), table["side"].to_list(), strict=True) if side == "candidate"]
     return float(np.median(own))
-
-
-def printed(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; the first column is the name, the others are numbers."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    out = Console(width=160, highlight=False)
-    out.print(f"{title}\n")
-    out.print(table)
-
-
-def written(path: Path, **content: Any) -> None:
-    """The same as JSON, with the machine's conditions."""
-    files.write_json(path, json.loads(json.dumps({"conditions": conditions(), **content}, default=_plain)))
-    print(f"\nas JSON: {path}")
-
-
-def _plain(value: Any) -> Any:
-    """What the standard encoder does not know."""
-    if isinstance(value, Row | Session):
-        return asdict(value)
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    raise TypeError(f"{type(value).__name__} has no JSON")

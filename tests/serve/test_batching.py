@@ -160,6 +160,31 @@ def test_a_full_queue_refuses_all_of_a_request_or_none(served: Served, pictures:
     asyncio.run(main())
 
 
+def test_nobody_waits_behind_more_than_is_answered_in_time(served: Served, pictures: list[bytes]) -> None:
+    """The queue is bounded in seconds: who would wait longer is refused at once. At the pace of most batches: one that
+    took long says nothing about the next."""
+    slow, runner = slowed(served, 0.05)
+    one_by_one = dataclasses.replace(slow, largest=1, steps=(0, 1))
+
+    async def main() -> None:
+        async with batching(one_by_one, max_wait=0.3) as batcher:
+            for _ in range(4):
+                await batcher.submit(pictures[:1], soon())[0]
+            runner.seconds = 0.5
+            await batcher.submit(pictures[:1], soon())[0]
+            runner.seconds = 0.05
+            accepted = batcher.submit(pictures[:1], soon())
+            with pytest.raises(Refusal, match=r"an image waits .* for others at most") as caught:
+                for _ in range(20):
+                    accepted += batcher.submit(pictures[:1], soon())
+            assert (caught.value.code, caught.value.retry_after) == ("full", 1)
+            assert 1 <= len(accepted) <= 7  # 0.3 s of 0.05 s each; fewer where the machine is slower
+            await asyncio.gather(*accepted)
+            await asyncio.gather(*batcher.submit(pictures[:20], soon()))  # a large request alone is no queue
+
+    asyncio.run(main())
+
+
 def test_what_is_late_is_refused_and_not_computed(served: Served, pictures: list[bytes]) -> None:
     slow, runner = slowed(served)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -338,3 +340,47 @@ def test_ctrl_c_gives_the_figures_so_far(guarded: Live, tmp_path: Path, ctrl_c: 
     assert found["interrupted"]
     assert found["requests"] >= 30
     assert found == files.read_json(out)
+
+
+class Locust:
+    """What the example takes of Locust (which is not installed for the tests), on a server of ours."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self.asked: list[tuple[str, str, int]] = []
+        self.failures: list[str] = []
+
+    def post(self, path: str, data: bytes, headers: dict[str, str], catch_response: bool) -> Any:
+        return self._asked("POST", path, data, headers)
+
+    def get(self, path: str) -> Any:
+        return self._asked("GET", path, None, {})
+
+    def _asked(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Any:
+        reply = self.live.ask(path, data, **{name.replace("-", "_"): value for name, value in headers.items()})
+        self.asked.append((method, path, reply.status))
+        answer = SimpleNamespace(status_code=reply.status, json=lambda: reply.json, failure=self.failures.append)
+        return contextlib.nullcontext(answer)
+
+
+def test_the_locustfile_asks_what_the_server_describes(
+    guarded: Live, pictures: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one.png").write_bytes(pictures[0])
+    monkeypatch.setenv("TORCHSTONE_IMAGES", str(tmp_path))
+    module: Any = ModuleType("locust")
+    module.FastHttpUser, module.between = object, lambda *seconds: seconds
+    module.task = lambda _: lambda method: method
+    monkeypatch.setitem(sys.modules, "locust", module)
+    example = runpy.run_path(str(Path(__file__).parents[2] / "examples/load/locustfile.py"))
+    described = guarded.ask("/openapi.json").json["paths"]
+    for key, status in ((KEY, 200), ("", 401)):
+        monkeypatch.setenv("TORCHSTONE_API_KEYS", key)
+        user = example["Visitor"]()
+        user.client = Locust(guarded)
+        user.on_start()
+        user.classify()
+        user.ready()
+        assert user.client.asked == [("POST", "/v1/classify", status), ("GET", "/readyz", 200)]
+        assert all(method.lower() in described[path] for method, path, _ in user.client.asked)
+        assert len(user.client.failures) == (status != 200)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -64,6 +65,8 @@ class Batch:
 
 
 Inferred = Callable[[Batch], None]
+PACES = 15
+"""Batches whose pace is looked at. The median is taken, so that a pause of the machine is not taken for its pace."""
 
 
 class Batcher:
@@ -76,16 +79,18 @@ class Batcher:
         *,
         queue: int,
         max_delay: float,
+        max_wait: float = math.inf,
         inferred: Inferred | None = None,
     ) -> None:
-        """``queue`` images are accepted at once, ``max_delay`` seconds are waited; ``inferred`` is called in the
-        model's thread after each batch."""
+        """``queue`` images are accepted at once, and none behind others that will take more than ``max_wait`` seconds;
+        a batch waits for ``max_delay`` seconds. ``inferred`` is called in the model's thread after each batch."""
         self.served = served
         self.closed = False
         """Nothing more may be submitted."""
         self._decoding = decoding
         self._limit = queue
         self._max_delay = max_delay
+        self._max_wait = max_wait
         self._inferred = inferred
         self._loop = asyncio.get_running_loop()
         self._items: set[Item] = set()
@@ -93,6 +98,12 @@ class Batcher:
         self._ready: deque[Item] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._pace = 0.0
+        """Seconds from one answered image to the next, while there is work."""
+        self._paces: deque[float] = deque(maxlen=PACES)
+        self._busy_since = 0.0
+        """When the last batch was finished, or, if there was nothing left to do then, when an image came again."""
+        self._unusable = 0
+        """Images since then that took time and were none."""
         sessions = len(next(iter(served.runners.values())))
         self._idle = list(range(sessions))
         self._batches: list[SimpleQueue[Batch | None]] = [SimpleQueue() for _ in range(sessions)]
@@ -109,13 +120,20 @@ class Batcher:
         return len(self._items)
 
     def check_room(self, images: int) -> None:
-        """Raise the Refusal of ``images`` more than there is room for."""
-        if len(self._items) + images > self._limit:
-            seconds = max(1, round(self._pace * len(self._items)))
-            raise Refusal(
-                "full", f"{len(self._items)} images are being answered; the queue takes {self._limit}",
-                hint="try again later, or more slowly", retry_after=seconds,
-            )  # fmt: skip
+        """Raise the Refusal of ``images`` more than there is room for, or time."""
+        waiting = len(self._items)
+        seconds = self._pace * waiting
+        if waiting + images <= self._limit and seconds <= self._max_wait:
+            return
+        why = (
+            f"the queue takes {self._limit}"
+            if waiting + images > self._limit
+            else f"that takes {seconds:.2g} s, and an image waits {self._max_wait:g} s for others at most"
+        )
+        raise Refusal(
+            "full", f"{waiting} images are being answered; {why}", hint="try again later, or more slowly",
+            retry_after=max(1, round(seconds)),
+        )  # fmt: skip
 
     def submit(
         self, images: Sequence[bytes], deadline: float, looks: Mapping[int, str] | None = None
@@ -154,6 +172,8 @@ class Batcher:
             arrival=time.perf_counter(), future=future, look=look,
         )  # fmt: skip
         item.timer = self._loop.call_at(deadline, self._expire, item)
+        if not self._items:
+            self._busy_since, self._unusable = item.arrival, 0
         self._items.add(item)
         if pixels is None:
             self._coming += 1
@@ -175,6 +195,7 @@ class Batcher:
             if job.error is None:
                 self._ready.append(job)
             elif isinstance(job.error, DataError):
+                self._unusable += 1
                 self._refuse(job, Refusal("unusable", job.error.message, hint=job.error.hint))
             else:
                 self._refuse(job, job.error)
@@ -223,8 +244,10 @@ class Batcher:
 
     def _finished(self, batch: Batch) -> None:
         self._idle.append(batch.session)
-        pace = batch.seconds / len(batch.items)
-        self._pace = pace if not self._pace else 0.9 * self._pace + 0.1 * pace
+        now = time.perf_counter()
+        self._paces.append((now - self._busy_since) / (len(batch.items) + self._unusable))
+        self._pace = sorted(self._paces)[len(self._paces) // 2]
+        self._busy_since, self._unusable = now, 0
         infer = batch.seconds * 1e3
         for row, item in enumerate(batch.items):
             if batch.probabilities is None:

@@ -306,7 +306,7 @@ class Service:
             observer.opened(self.name, role, served)
         return Batcher(
             served, self._decoding, queue=self._settings.queue, max_delay=self._settings.max_delay_ms / 1e3,
-            inferred=inferred if observer is not None else None,
+            max_wait=self._settings.max_wait_ms / 1e3, inferred=inferred if observer is not None else None,
         )  # fmt: skip
 
     def _retire(self, batcher: Batcher | None) -> None:
