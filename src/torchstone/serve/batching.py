@@ -67,6 +67,9 @@ class Batch:
 Inferred = Callable[[Batch], None]
 PACES = 15
 """Batches whose pace is looked at. The median is taken, so that a pause of the machine is not taken for its pace."""
+BURST, CALM = 1.0, 10.0
+"""Seconds for which the queue may be longer than it should, which is a burst or a pause; and seconds without a refusal
+after which it may be so again."""
 
 
 class Batcher:
@@ -82,8 +85,9 @@ class Batcher:
         max_wait: float = math.inf,
         inferred: Inferred | None = None,
     ) -> None:
-        """``queue`` images are accepted at once, and none behind others that will take more than ``max_wait`` seconds;
-        a batch waits for ``max_delay`` seconds. ``inferred`` is called in the model's thread after each batch."""
+        """``queue`` images are accepted at once; where those that are there will take more than ``max_wait`` seconds,
+        and that has been so for a moment (BURST), no more are. A batch waits for ``max_delay`` seconds. ``inferred`` is
+        called in the model's thread after each batch."""
         self.served = served
         self.closed = False
         """Nothing more may be submitted."""
@@ -97,6 +101,8 @@ class Batcher:
         self._coming = 0
         self._ready: deque[Item] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._long_since = math.inf
+        self._refused = -math.inf
         self._pace = 0.0
         """Seconds from one answered image to the next, while there is work."""
         self._paces: deque[float] = deque(maxlen=PACES)
@@ -123,12 +129,12 @@ class Batcher:
         """Raise the Refusal of ``images`` more than there is room for, or time."""
         waiting = len(self._items)
         seconds = self._pace * waiting
-        if waiting + images <= self._limit and seconds <= self._max_wait:
+        if waiting + images <= self._limit and not self._stands(seconds):
             return
         why = (
             f"the queue takes {self._limit}"
             if waiting + images > self._limit
-            else f"that takes {seconds:.2g} s, and an image waits {self._max_wait:g} s for others at most"
+            else f"that takes {seconds:.2g} s, and an image should wait {self._max_wait:g} s for others at most"
         )
         raise Refusal(
             "full", f"{waiting} images are being answered; {why}", hint="try again later, or more slowly",
@@ -162,6 +168,20 @@ class Batcher:
             batches.put(None)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
+
+    def _stands(self, seconds: float) -> bool:
+        """Whether the queue, which will take so long, is too long and stays so. A queue that is only full answers as
+        much as an empty one, and later; when the load ends, it would still be late."""
+        now = self._loop.time()
+        if seconds <= self._max_wait:
+            self._long_since = math.inf
+            return False
+        if self._long_since == math.inf:
+            self._long_since = now if now - self._refused > CALM else -math.inf
+        if now - self._long_since < BURST:
+            return False
+        self._refused = now
+        return True
 
     def _accept(
         self, content: bytes, pixels: NDArray[np.uint8] | None, deadline: float, look: str = ""

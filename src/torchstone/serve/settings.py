@@ -82,7 +82,9 @@ class ServeSettings(Value):
         default=128, ge=1, description="images that a worker has accepted and not answered; more are refused (429)"
     )
     max_wait_ms: float = Field(
-        default=400.0, gt=0, description="that an image waits behind others, at the pace so far; more are refused (429)"
+        default=400.0,
+        gt=0,
+        description="of work, at the pace so far, that may wait for longer than a burst; more is refused (429)",
     )
     timeout: float = Field(
         default=10.0, gt=0, le=3600, description="seconds in which an image is answered or given up (504)"
