@@ -236,13 +236,12 @@ def of_stores(trial: Trial, cores: Sequence[int]) -> dict[str, Any]:
         arguments = (trial.bundle, "--workers", "2", "--cache", redis.url, "--store", postgres.url)
         with serving(*arguments, "--state", trial.state, cores=cores) as server:
             rate = QUIET * trial.capacity(server)
-            before = {name: server.counted(name) for name in ROWS}
+            before = logged(server)
             due, _ = schedule((rate, trial.seconds))
             watch = Watch(server, {third: kill, 2 * third: start})
             session = trial.ask(server, due, watch, unique=False)
             watch.end()
-            wait_for(lambda: server.counted(WAITING) == 0, "the log to be written")
-            counts = {name: server.counted(name) for name in ROWS}
+            counts = logged(server)
             cache = {name: server.counted(f"torchstone_cache_{name}_total") for name in ("hits", "misses", "errors")}
             found = stored(postgres.url)
     back = watch.done[2 * third]
@@ -263,22 +262,31 @@ def of_stores(trial: Trial, cores: Sequence[int]) -> dict[str, Any]:
     failed = int((session.status != http.client.OK).sum())
     written_, lost = counts[WRITTEN], counts[LOST]
     answers = len(session.status) + 1  # with the one that asked whether anybody answers
-    logged = written_ + lost - before[WRITTEN] - before[LOST]
+    noted = written_ + lost - before[WRITTEN] - before[LOST]
     print(
         f"\nfailed predictions: {failed} (bar 0: {bar(failed == 0)}); both were back after {back - 2 * third:.1f} s"
-        f"\nlog rows of this time: {answers:,} answers, {logged:,.0f} counted; lost {lost:,.0f}, counted as written "
-        f"{written_:,.0f}, found in PostgreSQL {found:,} ({bar(found == written_ and logged == answers)})"
+        f"\nlog rows of this time: {answers:,} answers, {noted:,.0f} counted; lost {lost:,.0f}, counted as written "
+        f"{written_:,.0f}, found in PostgreSQL {found:,} ({bar(found == written_ and noted == answers)})"
         f"\nthe cache: {cache['hits']:,.0f} hits, {cache['misses']:,.0f} misses, {cache['errors']:,.0f} errors"
     )
     return {
-        "rate": rate, "failed": failed, "answers": answers, "logged": logged, "lost": lost, "written": written_,
+        "rate": rate, "failed": failed, "answers": answers, "logged": noted, "lost": lost, "written": written_,
         "found": found, "cache": cache, "back_after_s": back - 2 * third, "void": _void(session),
     }  # fmt: skip
 
 
+def logged(server: Server) -> dict[str, float]:
+    """What has become of the log's rows, when none is waiting any more."""
+    time.sleep(CARRIED)
+    wait_for(lambda: server.counted(WAITING) == 0, "the log to be written")
+    return {name: server.counted(name) for name in (WRITTEN, LOST)}
+
+
+CARRIED = 2.5
+"""Seconds after which the numbers at ``/metrics`` are those of this moment: a server carries them over once a second,
+and gathers rows for a moment."""
 WRITTEN, LOST = "torchstone_log_rows_written_total", "torchstone_log_rows_lost_total"
 WAITING = "torchstone_log_rows_waiting"
-ROWS = (WRITTEN, LOST, WAITING)
 
 
 def stored(url: str) -> int:

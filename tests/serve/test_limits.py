@@ -126,6 +126,27 @@ def test_headers_are_bounded(limited: Live) -> None:
         assert received.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
 
 
+def test_the_rest_of_a_refused_body_is_not_taken_for_headers(server: Live, pictures: list[bytes]) -> None:
+    """It comes after the answer, in pieces larger than headers may be; the connection goes on with the next request."""
+    body = bytes(1_000_000)
+    with socket.create_connection((server.host, server.port), timeout=30) as connection:
+        replies = connection.makefile("rb")
+
+        def reply() -> int:
+            status = int(replies.readline().split()[1])
+            headers = dict(line.lower().split(b": ", 1) for line in iter(lambda: replies.readline().strip(), b""))
+            replies.read(int(headers[b"content-length"]))
+            return status
+
+        for _ in range(3):
+            connection.sendall(b"POST /nowhere HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body))
+            assert reply() == 404
+            connection.sendall(body)
+            head = b"POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(pictures[0])
+            connection.sendall(head + pictures[0])
+            assert reply() == 200
+
+
 def test_a_body_has_to_come_in_time(limited: Live) -> None:
     with socket.create_connection((limited.host, limited.port), timeout=20) as connection:
         connection.sendall(b"POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nabc")

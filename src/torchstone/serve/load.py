@@ -415,6 +415,9 @@ class _Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < http.client.OK:  # an interim answer
             return
+        if self.request < 0:  # a second answer
+            self.give_up(BROKEN)
+            return
         request, self.request = self.request, -1
         self._client.settle(request, status)
         if self._parser.should_keep_alive() and not self.closing:

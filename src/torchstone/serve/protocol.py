@@ -45,6 +45,7 @@ def protocol(header_timeout: float, body_timeout: float) -> type[asyncio.Protoco
             self._clock = self.loop.call_later(header_timeout, self._too_slow)
 
         def data_received(self, data: bytes) -> None:
+            began_in_body = self.in_body()
             super().data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop_clock()
@@ -52,7 +53,8 @@ def protocol(header_timeout: float, body_timeout: float) -> type[asyncio.Protoco
             in_body = self.in_body()
             if self._clock is None:
                 self._clock = self.loop.call_later(body_timeout if in_body else header_timeout, self._too_slow)
-            self._seen = 0 if in_body else self._seen + len(data)
+            # What ends a body (that was refused, and comes nevertheless) is mostly that body; only the next is counted.
+            self._seen = 0 if in_body or began_in_body else self._seen + len(data)
             if self._seen > MAX_HEADERS and not self.transport.is_closing():
                 self.transport.write(TOO_LARGE)
                 self.transport.close()
