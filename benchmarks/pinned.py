@@ -148,26 +148,38 @@ def _await_answer(server: Server, request: Request, log: Path) -> None:
 
 
 def ended(process: subprocess.Popen[bytes]) -> None:
-    """End the server's process group, and then what of its session is left."""
+    """End the server's process group, and then what is left of all that it has started: some give their workers a
+    session of their own."""
+    family = members(process.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(ENDING)
-    for left in members(process.pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(left, signal.SIGKILL)
+    for left, birth in family.items():
+        if birth and stat(left)[1] == birth:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(left, signal.SIGKILL)
     process.wait()
 
 
-def members(session: int) -> list[int]:
-    """The processes of a session."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(path.parent.name))
+def members(root: int) -> dict[int, int]:
+    """A process, its children, theirs, and so on: when each began, in ticks."""
+    known = {int(path.name): stat(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    found, grown = {root: known.get(root, (0, 0))[1]}, True
+    while grown:
+        more = {pid: birth for pid, (parent, birth) in known.items() if parent in found and pid not in found}
+        found.update(more)
+        grown = bool(more)
     return found
+
+
+def stat(process: int) -> tuple[int, int]:
+    """Its parent, and when it began; zeros where it is no more, or a zombie."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0, 0
+    return (0, 0) if fields[0] == "Z" else (int(fields[1]), int(fields[19]))
 
 
 def loaded(port: int, request: Request, seconds: float, *, connections: int, core: int) -> Load:

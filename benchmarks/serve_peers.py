@@ -168,8 +168,9 @@ def command(
     task = json.dumps({"bundle": str(case.bundle), "port": port, "setting": setting})
     python = str(bench.pythons[str(environment_of(tool))])
     if tool == "bentoml":
-        typed = [python, "-m", "bentoml", "serve", "serve_bentoml:Service", "--host", "127.0.0.1", "--port", str(port),
-                 "--working-dir", str(PEERS)]  # fmt: skip
+        service = "Batched" if setting["batch"] > 1 else "Single"
+        typed = [python, "-m", "bentoml", "serve", f"serve_bentoml:{service}", "--host", "127.0.0.1",
+                 "--port", str(port), "--working-dir", str(PEERS)]  # fmt: skip
         return typed, {**quiet, "PYTHONPATH": own, "SERVE_TASK": task}
     return [python, str(PEERS / f"serve_{environment_of(tool)}.py"), task], {"PYTHONPATH": own}
 
@@ -351,7 +352,14 @@ def judged(contest: Contest, rival: str, what: str, least: float) -> dict[str, A
     print(
         f"bar: {unit} against {rival}, lower bound ≥ {least:g}: {outcome} ({written_out(contest.ratios(rival, what))})"
     )
-    return {"rival": rival, "what": what, "least": least, "ratio": None if math.isnan(middle) else middle, "lower": lower, "outcome": outcome}
+    return {
+        "rival": rival,
+        "what": what,
+        "least": least,
+        "ratio": None if math.isnan(middle) else middle,
+        "lower": lower,
+        "outcome": outcome,
+    }
 
 
 def kilobytes(images: Sequence[bytes]) -> float:

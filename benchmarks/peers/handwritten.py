@@ -57,7 +57,7 @@ class Classifier:
 
     def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8[n, crop, crop, 3] → float32[n, C]."""
-        return self.session.run(None, {self.input: batch})[0]
+        return self.session.run(None, {self.input: batch})[0]  # pyright: ignore[reportReturnType]
 
     def said(self, logits: NDArray[np.float32]) -> dict[str, Any]:
         """One image's answer: the most probable classes. float32[C]."""

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import litserve
+import litserve  # pyright: ignore[reportMissingImports]
 import numpy as np
 from fastapi import Body
 from handwritten import Classifier
