@@ -100,10 +100,11 @@ def test_a_candidate_that_lost_nothing_says_so(found: dict[str, Card], text: str
 
 def test_the_front_holds_what_nothing_else_matches(judged: Run) -> None:
     """Against the definition, over drops, speeds and sizes drawn so that many are equal."""
-    row = Verdict.load(judged.verdict).rows[1]
+    verdict = Verdict.load(judged.verdict)
+    row = verdict.rows[1]
     draw = np.random.default_rng(0)
-    assert row.accuracy
     assert row.speed
+    top1 = row.metrics[0]
     for _ in range(30):
         numbers = draw.integers(1, 5, size=(8, 3))
         rows = [
@@ -111,14 +112,14 @@ def test_the_front_holds_what_nothing_else_matches(judged: Run) -> None:
                 update={
                     "candidate_id": str(number),
                     "name": f"{number} by name",
-                    "accuracy": row.accuracy.model_copy(update={"drop": float(drop)}),
+                    "metrics": (top1.model_copy(update={"difference": float(drop)}),),
                     "speed": row.speed.model_copy(update={"ratio": float(ratio)}),
                     "size_mb": float(size),
                 }
             )
             for number, (drop, ratio, size) in enumerate(numbers)
         ]
-        found = cards.front_of(rows)
+        found = cards.front_of(verdict.model_copy(update={"rows": tuple(rows)}))
         losses = numbers * [1, -1, 1]
         for number, mine in enumerate(losses):
             better = [other for other, its in enumerate(losses) if (its <= mine).all() and (its < mine).any()]

@@ -19,6 +19,7 @@ from torchstone.core.run import Run
 from torchstone.core.values import Budget
 from torchstone.core.verdict import Verdict
 from torchstone.report import wording
+from torchstone.report.context import gather
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 HOSTILE = "<script>alert('$x_1$')</script>"
@@ -103,14 +104,16 @@ def test_every_row_and_number_of_the_verdict_appears(judged: Run, document: Docu
         ]  # fmt: skip
         if row.outcome != "baseline":
             assert row.speed
-            numbers += [f"{wording.fixed(row.accuracy.drop)} ({wording.fixed(row.accuracy.drop_upper)})"]
-            numbers += [f"{wording.fixed(row.accuracy.drop_lower)} to {wording.fixed(row.accuracy.drop_upper)}"]
-            numbers += [wording.times(row.speed.ratio)]
+            numbers += [wording.fixed(row.accuracy.drop), wording.times(row.speed.ratio)]
         if row.shortlisted:
             assert row.speed
+            assert row.speed.lower
+            assert row.speed.upper
             numbers += [
-                wording.times(row.speed.lower),
-                wording.times(row.speed.upper),
+                f"{wording.fixed(row.accuracy.drop)} ({wording.at_most(row.accuracy.drop_upper)})",
+                f"{wording.at_least(row.accuracy.drop_lower)} to {wording.at_most(row.accuracy.drop_upper)}",
+                wording.times_at_least(row.speed.lower),
+                wording.times_between(row.speed.lower, row.speed.upper),
                 *(d.reason for d in row.decisions),
             ]
         for number in numbers:
@@ -119,6 +122,40 @@ def test_every_row_and_number_of_the_verdict_appears(judged: Run, document: Docu
     for path, sha256 in verdict.evidence.items():
         assert path in text
         assert sha256 in text
+
+
+def test_the_margin_is_about_the_metric_that_was_asked_for(judged: Run, make_run: Any) -> None:
+    """Its bound stands in the table, its change in the figure and in the front; of val, no bound is shown."""
+    run = make_run(budget=Budget(max_drop=2.0, min_speedup=4.0, metric="macro_f1"), trained=False)
+    text, verdict = joined(written(run).text), Verdict.load(run.verdict)
+    top1 = Verdict.load(judged.verdict)
+    for row in verdict.rows[1:]:
+        found = verdict.metric(row)
+        assert found
+        assert row.accuracy
+        cell = f"{row.name}{wording.per_cent(row.accuracy.top1)}"
+        if row.shortlisted:
+            assert joined(f"{cell}{wording.fixed(found.difference)}({wording.at_most(found.upper)})") in text
+            assert wording.at_most(found.upper) != wording.at_most(row.accuracy.drop_upper)
+        else:
+            assert joined(f"{cell}val{wording.fixed(found.difference)}{row.latency and row.latency.median_ms}") in text
+            assert joined(f"({wording.at_most(row.accuracy.drop_upper)})") not in text
+    assert "changeofmacroF1,points" in text
+    assert "MacroF1againstlatency" in text
+    assert "changeoftop-1" not in text
+    assert "DropofmacroF1" in text
+    changes = [[point.change for point in gather(one).points] for one in (run, judged)]
+    assert changes[0] == [-(found.difference if (found := verdict.metric(row)) else 0.0) for row in verdict.rows]
+    assert changes[1] == [-(row.accuracy.drop if row.accuracy else 0.0) for row in top1.rows]
+
+
+def test_bounds_are_rounded_to_the_side_on_which_they_hold() -> None:
+    assert wording.times_at_least(1.96, 1) == "1.9×"
+    assert (wording.at_most(0.441), wording.at_least(0.449)) == ("0.45", "0.44")
+    assert (wording.at_most(-0.441), wording.at_least(-0.441)) == (f"{wording.MINUS}0.44", f"{wording.MINUS}0.45")
+    assert wording.at_most(0.1 + 0.2, 1) == wording.at_least(0.1 + 0.2, 1) == "0.3"
+    assert wording.at_most(-0.001) == "0.00"
+    assert wording.between((79.86, 99.21)) == "95 %: 79.8 to 99.3"
 
 
 def test_all_sections_of_a_whole_run_are_there(document: Document) -> None:

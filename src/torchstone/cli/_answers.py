@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import json as jsons
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torchstone.cli import _judged
 from torchstone.core import files
 from torchstone.core.run import Run
 from torchstone.core.values import METRICS, SEVERITIES, Artifact, Candidate, Finding
-from torchstone.core.verdict import CandidateVerdict, MetricResult, SpeedResult, Verdict
-from torchstone.report import wording
+from torchstone.core.verdict import CandidateVerdict, Verdict
+from torchstone.report import columns, wording
+from torchstone.report.columns import Column
 
 if TYPE_CHECKING:
     from torchstone.config import Settings
     from torchstone.judge.differences import Mismatch
+    from torchstone.judge.external import EvidenceRow
     from torchstone.stages.audit import Audit
     from torchstone.stages.search import Found
 
+Judged = TypeVar("Judged", "CandidateVerdict", "EvidenceRow")
+
 OUTCOME_CODES = {"pass": 0, "fail": 1, "undecided": 3, "void": 3}
 COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "void": "yellow", "baseline": "bold"}
-COLUMNS = ("top-1", "drop (at most)", "batch 1", "faster (at least)", "same runtime", "size")
 NARROW = 110
 """Width of a terminal below which the table leaves columns out."""
-LEFT_OUT_WHEN_NARROW = ("same runtime",)
 
 
 def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int:
@@ -44,7 +45,8 @@ def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int
         f"look {found.look} at {100 * found.level:g} %\n",
         highlight=False,
     )
-    out.print(_verdict_table(found, out.width))
+    listed = columns.of_verdict(found, digits=1)
+    out.print(verdict_table(found.rows, listed, out.width, found.winner))
     _judged.beside(found, out)
     out.print(f"\n{found.sentence}", highlight=False)
     for row in found.rows:
@@ -62,58 +64,32 @@ def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int
     return code
 
 
-def _verdict_table(found: Verdict, width: int) -> Any:
+def verdict_table(
+    rows: Sequence[Judged], listed: Sequence[Column[Judged]], width: int, chosen: str | None = None
+) -> Any:
+    """A line a candidate: its name, the columns that this width has room for, and its outcome. ``chosen`` is the id of
+    the one to ship."""
+    from rich.markup import escape
     from rich.table import Table
 
     narrow = width < NARROW
+    listed = columns.shown(listed, narrow=narrow)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0))
-    table.add_column("candidate")
-    for name in COLUMNS:
-        if not (narrow and name in LEFT_OUT_WHEN_NARROW):
-            table.add_column(name.replace(" (", "\n(") if narrow else name, justify="right", no_wrap=True)
+    table.add_column("candidate", overflow="fold")
+    for column in listed:
+        table.add_column(column.title.replace(" (", "\n(") if narrow else column.title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for row in found.rows:
-        cells = dict(zip(COLUMNS, _cells(row, found.metric(row)), strict=True))
-        shown = [cell for name, cell in cells.items() if not (narrow and name in LEFT_OUT_WHEN_NARROW)]
-        table.add_row(row.name.replace("+", "+\n") if narrow else row.name, *shown, _outcome(row, found))
+    for row in rows:
+        name = escape(row.name.replace("+", "+\n") if narrow else row.name)
+        table.add_row(name, *(column.text(row) for column in listed), _outcome(row, chosen))
     return table
 
 
-def _cells(row: CandidateVerdict, measured: MetricResult | None) -> list[str]:
-    """What the columns of ``COLUMNS`` say of one candidate; ``measured`` is what the margin is about."""
-    accuracy, latency = row.accuracy, row.latency
-    drop = "—"
-    if accuracy and measured and row.outcome != "baseline":
-        bound = f" ({measured.upper:z.1f})" if accuracy.part == "test" and measured.upper is not None else ""
-        drop = f"{measured.difference:z.1f}{bound}"
-    on_val = " val" if accuracy and accuracy.part == "val" else ""
-    return [
-        f"{accuracy.top1:.1f}{on_val}" if accuracy else "—",
-        drop,
-        _milliseconds(latency.median_ms) if latency else "—",
-        _times(row.speed),
-        _times(row.same_runtime, bound=False),
-        f"{row.size_mb:.2f} MB",
-    ]
-
-
-def _outcome(row: CandidateVerdict, found: Verdict) -> str:
-    chosen = " ← chosen" if row.candidate_id == found.winner else ""
+def _outcome(row: CandidateVerdict | EvidenceRow, winner: str | None) -> str:
+    chosen = " ← chosen" if isinstance(row, CandidateVerdict) and row.candidate_id == winner else ""
     more = f"\n{row.images_needed:,} more images" if row.images_needed else ""
     colour = COLOURS.get(row.outcome, "dim")
     return f"[{colour}]{row.outcome}{chosen}{more}[/{colour}]"
-
-
-def _milliseconds(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f} ms"
-
-
-def _times(speed: SpeedResult | None, *, bound: bool = True) -> str:
-    if speed is None:
-        return "—"
-    ratio = f"{speed.ratio:.1f}×"
-    return f"{ratio} ({speed.lower:.1f}×)" if bound and speed.lower is not None else ratio
 
 
 def _code(found: Sequence[Finding]) -> int:
@@ -327,7 +303,7 @@ def evaluation(found: dict[str, Any], json: bool) -> int:
                 beside = f", at least {bound:.2f} (look {found['look']} at {level:g} %)"
             elif name == "top1":
                 low, high = found["top1_interval"]
-                beside = f"  (95 %: {100 * low:.1f} to {100 * high:.1f})"
+                beside = f"  ({wording.between((100 * low, 100 * high))})"
             out.print(f"  {titles[name]:18} {100 * found[name]:6.2f} %{beside}", highlight=False)
     out.print(f"  {'size':18} {found['size_mb']:6.2f} MB", highlight=False)
     out.print(f"  {'latency, batch 1':18} {found['latency_ms']:6.2f} ms", highlight=False)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from torchstone.cli._answers import COLOURS, NARROW, OUTCOME_CODES, print_json, stdout
+from torchstone.cli._answers import OUTCOME_CODES, print_json, stdout, verdict_table
 from torchstone.cli._judged import KEEPS
 from torchstone.config import flag
 from torchstone.core.errors import ConfigError
 from torchstone.core.values import Budget
+from torchstone.core.verdict import AccuracyResult
 from torchstone.judge.external import EvidenceRow, EvidenceVerdict
+from torchstone.report import wording
+from torchstone.report.columns import NOTHING, Cell, Column, bounded, top1
 
 FLIPS_SHOWN = 5
 
@@ -67,7 +69,7 @@ def verdict(found: EvidenceVerdict, json: bool, *, every: bool = False) -> int:
         f"look {found.look} at {100 * found.level:g} %\n",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
-    out.print(_table(found, narrow=out.width < NARROW))
+    out.print(verdict_table(found.rows, _columns(), out.width))
     out.print(f"\n{found.sentence}", highlight=False, markup=False)
     for row in found.rows[1:]:
         for line in _beside(row):
@@ -75,41 +77,23 @@ def verdict(found: EvidenceVerdict, json: bool, *, every: bool = False) -> int:
     return code
 
 
-def _table(found: EvidenceVerdict, *, narrow: bool) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
+def _columns() -> tuple[Column[EvidenceRow], ...]:
+    """Of the table. What the baseline says of itself is its top-1 alone."""
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0))
-    table.add_column("candidate", overflow="fold")
-    columns = {"top-1": 0, "drop (at most)": 1, "lost": 2, "gained": 3, "same answer": 4, "keeps 99 %": 5}
-    if narrow:
-        columns = {"top-1": 0, "drop\n(at most)": 1, "lost": 2, "gained": 3, "keeps\n99 %": 5}
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for row in found.rows:
-        more = f"\n{row.images_needed:,} more images" if row.images_needed else ""
-        colour = COLOURS.get(row.outcome, "dim")
-        cells = _cells(row)
-        shown = [cells[number] for number in columns.values()]
-        table.add_row(escape(row.name), *shown, f"[{colour}]{row.outcome}{more}[/{colour}]")
-    return table
+    def paired(cell: Callable[[AccuracyResult], Cell]) -> Callable[[EvidenceRow], Cell]:
+        return lambda row: NOTHING if row.accuracy is None or row.outcome == "baseline" else cell(row.accuracy)
 
-
-def _cells(row: EvidenceRow) -> list[str]:
-    accuracy = row.accuracy
-    if accuracy is None:
-        return ["—"] * 6
-    if row.outcome == "baseline":
-        return [f"{accuracy.top1:.2f}", *["—"] * 5]
-    return [
-        f"{accuracy.top1:.2f}",
-        f"{accuracy.drop:.2f} ({accuracy.drop_upper:.2f})",
-        f"{accuracy.lost:,}",
-        f"{accuracy.gained:,}",
-        f"{accuracy.agreement:.1f} %",
-        KEEPS[accuracy.keeps_99],
-    ]
+    return (
+        Column(title="top-1", cell=lambda row: top1(row.accuracy)),
+        Column(title="drop (at most)", cell=paired(lambda found: bounded(found.drop, found.drop_upper))),
+        Column(title="lost", cell=paired(lambda found: Cell(wording.count(found.lost)))),
+        Column(title="gained", cell=paired(lambda found: Cell(wording.count(found.gained)))),
+        Column(
+            title="same answer", cell=paired(lambda found: Cell(wording.per_cent(found.agreement, 1))), unit="%",
+            wide=True,
+        ),
+        Column(title="keeps 99 %", cell=paired(lambda found: Cell(KEEPS[found.keeps_99]))),
+    )  # fmt: skip
 
 
 def _beside(row: EvidenceRow) -> list[str]:

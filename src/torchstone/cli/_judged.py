@@ -6,6 +6,7 @@ from typing import Any
 
 from torchstone.core.values import METRICS
 from torchstone.core.verdict import CandidateVerdict, MetricResult, SliceResult, Verdict
+from torchstone.report import wording
 
 KEEPS = {"proven": "yes", "refuted": "no", "open": "open"}
 SHOWN = 3
@@ -58,10 +59,10 @@ def worst(row: CandidateVerdict, column: str) -> str:
 
 
 def _of_slice(one: SliceResult) -> str:
-    return f"{one.value} {one.drop:.1f} ({one.drop_upper:.1f}) of {one.images:,}"
+    return f"{one.value} {one.drop:.1f} ({wording.at_most(one.drop_upper, 1)}) of {one.images:,}"
 
 
 def _bounded(one: MetricResult | None) -> str:
     if one is None:
         return "—"
-    return f"{one.difference:.2f}" + (f" ({one.upper:.2f})" if one.upper is not None else "")
+    return f"{one.difference:.2f}" + (f" ({wording.at_most(one.upper)})" if one.upper is not None else "")

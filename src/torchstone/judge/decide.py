@@ -1,7 +1,8 @@
 """One criterion of the budget at a time: pass, fail, or not to be told from this evidence.
 
 A criterion passes when the unfavourable bound keeps to the budget and fails when even the favourable one does not; all
-of them have to pass, so nothing is corrected between them.
+of them have to pass, so nothing is corrected between them. Bounds are compared as they are, and printed rounded to the
+side on which they still hold.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from torchstone.core.numbers import rounded_down, rounded_up
 from torchstone.core.values import METRICS, Budget, Outcome
 from torchstone.core.verdict import AccuracyResult, ControlResult, Decision, LatencyResult, MetricResult, SpeedResult
 from torchstone.judge import bootstrap, power
@@ -28,7 +30,7 @@ def drop(result: AccuracyResult, budget: Budget, level: float, measured: MetricR
     if found.upper <= margin:
         outcome, reason = "pass", f"{at_most(found)}, {margin:g} allowed"
     elif found.lower > margin:
-        outcome, reason = "fail", f"{lost(found, found.lower, how='at least ')}, {margin:g} allowed"
+        outcome, reason = "fail", f"{lost(found, rounded_down(found.lower, 2), how='at least ')}, {margin:g} allowed"
     else:
         outcome = "undecided"
         more, at_best = images_needed(result, budget, level, found), _more_images(result, found, budget, 0.0, level)
@@ -36,13 +38,14 @@ def drop(result: AccuracyResult, budget: Budget, level: float, measured: MetricR
         if more is not None:
             helps = f"about {more:,} more test images would probably decide it"
             helps += f" ({at_best:,} if it really loses nothing)" if at_best is not None and 1 < at_best < more else ""
-        reason = f"{lost(found, found.difference)}, but may lose {found.upper:.2f}, {margin:g} allowed: {helps}"
+        most = f"may lose {rounded_up(found.upper, 2):.2f}, {margin:g} allowed"
+        reason = f"{lost(found, found.difference)}, but {most}: {helps}"
     return Decision(criterion="drop", outcome=outcome, reason=reason + _in_groups(result, budget))
 
 
 def at_most(found: MetricResult) -> str:
     """The bound of the drop in words; a drop bounded below zero is a proven gain."""
-    bound = found.upper or 0.0
+    bound = rounded_up(found.upper or 0.0, 2)
     return lost(found, bound, how="at most " if bound >= 0 else "at least ")
 
 
@@ -88,14 +91,15 @@ def speedup(result: SpeedResult | None, wanted: float, clock: ControlResult | No
     """Times faster than the baseline, against the least that is asked."""
     if result is None or result.lower is None or result.upper is None:
         return Decision(criterion="speedup", outcome="undecided", reason="speed: too few judged timings for a bound")
+    least, most = rounded_down(result.lower, 2), rounded_up(result.upper, 2)
     if result.lower >= wanted:
-        outcome, reason = "pass", f"at least {result.lower:.2f}× faster, {wanted:g}× asked"
+        outcome, reason = "pass", f"at least {least:.2f}× faster, {wanted:g}× asked"
     elif result.upper < wanted:
-        outcome, reason = "fail", f"at most {result.upper:.2f}× faster, {wanted:g}× asked"
+        outcome, reason = "fail", f"at most {most:.2f}× faster, {wanted:g}× asked"
     else:
         outcome, reason = (
             "undecided",
-            f"{result.ratio:.2f}× faster ({result.lower:.2f}-{result.upper:.2f}), {wanted:g}× asked",
+            f"{result.ratio:.2f}× faster ({least:.2f}-{most:.2f}), {wanted:g}× asked",
         )
     return _by_the_clock(Decision(criterion="speedup", outcome=outcome, reason=reason), clock)
 
@@ -104,14 +108,15 @@ def latency(result: LatencyResult | None, limit: float, clock: ControlResult | N
     """The median of one call at batch 1, against the most that is allowed."""
     if result is None or result.lower_ms is None or result.upper_ms is None:
         return Decision(criterion="latency", outcome="undecided", reason="latency: too few judged timings for a bound")
+    least, most = rounded_down(result.lower_ms, 2), rounded_up(result.upper_ms, 2)
     if result.upper_ms <= limit:
-        outcome, reason = "pass", f"takes at most {result.upper_ms:.2f} ms, {limit:g} allowed"
+        outcome, reason = "pass", f"takes at most {most:.2f} ms, {limit:g} allowed"
     elif result.lower_ms > limit:
-        outcome, reason = "fail", f"takes at least {result.lower_ms:.2f} ms, {limit:g} allowed"
+        outcome, reason = "fail", f"takes at least {least:.2f} ms, {limit:g} allowed"
     else:
         outcome, reason = (
             "undecided",
-            f"takes {result.median_ms:.2f} ms ({result.lower_ms:.2f}-{result.upper_ms:.2f}), {limit:g} allowed",
+            f"takes {result.median_ms:.2f} ms ({least:.2f}-{most:.2f}), {limit:g} allowed",
         )
     return _by_the_clock(Decision(criterion="latency", outcome=outcome, reason=reason), clock)
 

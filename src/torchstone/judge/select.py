@@ -17,7 +17,7 @@ from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
 from torchstone.core.values import METRICS, Budget, Candidate
 from torchstone.core.verdict import AccuracyResult, ControlResult, LatencyResult, MetricResult, Procedure, SpeedResult
-from torchstone.judge import accuracy, bootstrap, decide, speed
+from torchstone.judge import accuracy, bootstrap, decide, pareto, speed
 from torchstone.judge.evidence import Evidence
 
 MOST = 3
@@ -67,20 +67,14 @@ class Screened:
 
         Size does not count here. It is known exactly, so that what is larger than wished for is out already; of the
         rest the fastest that passes is shipped, and one that is smaller yet and slower cannot win."""
-        return _beats((self.risk, -self.speed.ratio), (other.risk, -other.speed.ratio))
-
-
-def _beats(mine: tuple[float, ...], its: tuple[float, ...]) -> bool:
-    """Nowhere larger, and somewhere smaller."""
-    return mine != its and all(ours <= theirs for ours, theirs in zip(mine, its, strict=True))
+        return pareto.beats((self.risk, -self.speed.ratio), (other.risk, -other.speed.ratio))
 
 
 def front(found: Sequence[Screened]) -> list[Screened]:
     """Those that no other one beats in safety, speed and size together, the fastest first: what there is to choose
     from for who has other wishes than the budget says."""
-    costs = {id(one): (one.risk, -one.speed.ratio, one.candidate.artifact.size_mb) for one in found}
-    kept = [one for one in found if not any(_beats(costs[id(other)], costs[id(one)]) for other in found)]
-    return sorted(kept, key=lambda one: -one.speed.ratio)
+    kept = pareto.front([(one.risk, -one.speed.ratio, one.candidate.artifact.size_mb) for one in found])
+    return sorted((found[place] for place in kept), key=lambda one: -one.speed.ratio)
 
 
 @dataclass(frozen=True)
@@ -255,12 +249,13 @@ def _gravest(doubts: Sequence[Doubt]) -> Doubt | None:
 
 def _choose(pool: Sequence[Screened], rival: Screened | None) -> list[Screened]:
     """The safest and the fastest of the Pareto front, and one between: the free rival, else the front's middle."""
-    front = sorted((one for one in pool if not any(other.beats(one) for other in pool)), key=lambda one: one.risk)
-    if not front:
+    kept = pareto.front([(one.risk, -one.speed.ratio) for one in pool])
+    best = sorted((pool[place] for place in kept), key=lambda one: one.risk)
+    if not best:
         return []
-    between = ([rival] if rival is not None else []) + [front[len(front) // 2], *front]
+    between = ([rival] if rival is not None else []) + [best[len(best) // 2], *best]
     chosen: list[Screened] = []
-    for one in (front[0], front[-1], *between):
+    for one in (best[0], best[-1], *between):
         if len(chosen) < MOST and one not in chosen:
             chosen.append(one)
     return chosen

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torchstone.core.numbers import rounded_down
 from torchstone.core.values import Budget
 from torchstone.core.verdict import CandidateVerdict, ControlResult, SpeedResult, Verdict
 from torchstone.judge import decide
@@ -109,5 +110,5 @@ def _passed(verdict: Verdict, row: CandidateVerdict) -> str:
 
 
 def _times(found: SpeedResult) -> str:
-    least = "" if found.lower is None else f" (at least {found.lower:.2f}×)"
+    least = "" if found.lower is None else f" (at least {rounded_down(found.lower, 2):.2f}×)"
     return f"{found.ratio:.2f}×{least} as fast"

@@ -9,6 +9,7 @@ from torchstone.core import registry
 from torchstone.core.run import Run
 from torchstone.core.values import Artifact, Candidate, Catalog, Part
 from torchstone.core.verdict import CandidateVerdict, Verdict
+from torchstone.judge import pareto
 from torchstone.report import making, mistakes, wording
 from torchstone.report.errors import Picture, comparison_of, pictures_of
 from torchstone.report.making import Making, Network
@@ -47,7 +48,7 @@ class Card:
     changes: list[Change]
     lost: Lost | None
     beaten_by: str | None
-    """Name of a candidate that is as accurate, as fast and as small, or better; None: it is on the front."""
+    """Name of a candidate that is as good, as fast and as small, or better; None: it is on the front."""
     on_front: bool
 
 
@@ -57,7 +58,7 @@ def cards_of(run: Run, candidates: Sequence[Candidate], catalog: Catalog, verdic
     baseline = by_id.get(verdict.rows[0].candidate_id)
     if baseline is None:
         return {}
-    beaten = front_of(verdict.rows)
+    beaten = front_of(verdict)
     networks: dict[str, Network | None] = {}
     found = {}
     for row in verdict.rows[1:]:
@@ -74,28 +75,26 @@ def cards_of(run: Run, candidates: Sequence[Candidate], catalog: Catalog, verdic
     return found
 
 
-def front_of(rows: Sequence[CandidateVerdict]) -> dict[str, str | None]:
-    """Of each row with an accuracy and a speed, by its id: None where it is on the Pareto front of drop, speed and
-    size, else the name of a row that is as good in all three and better in one. By what was measured: a difference
-    within the bounds may be chance."""
+def front_of(verdict: Verdict) -> dict[str, str | None]:
+    """Of each row with an accuracy and a speed, by its id: None where it is on the Pareto front of speed, size and what
+    is lost of the metric that the margin is about, else the name of the fastest row that is as good in all three and
+    better in one. By what was measured: a difference within the bounds may be chance."""
 
     def losses(row: CandidateVerdict) -> tuple[float, float, float] | None:
         if row.outcome == "baseline":
             return 0.0, -1.0, row.size_mb
-        if row.accuracy is None or row.speed is None:
+        measured = verdict.metric(row)
+        if measured is None or row.speed is None:
             return None
-        return row.accuracy.drop, -row.speed.ratio, row.size_mb
+        return measured.difference, -row.speed.ratio, row.size_mb
 
-    known = [(row, found) for row in rows if (found := losses(row)) is not None]
+    known = [(row, found) for row in verdict.rows if (found := losses(row)) is not None]
+    costs = [found for _, found in known]
     beaten: dict[str, str | None] = {}
-    for row, mine in known:
-        better = [
-            other
-            for other, its in known
-            if its != mine and all(theirs <= own for theirs, own in zip(its, mine, strict=True))
-        ]
-        fastest = max(better, key=lambda other: other.speed.ratio if other.speed else 1.0, default=None)
-        beaten[row.candidate_id] = fastest.name if fastest else None
+    for place, (row, _) in enumerate(known):
+        better = (known[other] for other in pareto.beaten_by(costs, place))
+        fastest = min(better, key=lambda other: other[1][1], default=None)
+        beaten[row.candidate_id] = fastest[0].name if fastest else None
     return beaten
 
 

@@ -18,8 +18,10 @@ from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
 from torchstone.core.values import METRICS, Catalog, Finding, Metric, Split
 from torchstone.core.verdict import CandidateVerdict, Verdict
-from torchstone.report import figures, wording
+from torchstone.judge import decide
+from torchstone.report import columns, figures, wording
 from torchstone.report.cards import Card, cards_of, front_of
+from torchstone.report.columns import Column
 from torchstone.report.errors import Errors, errors_of
 from torchstone.report.sessions import Session, session_of
 from torchstone.report.training import Training, trainings_of
@@ -61,6 +63,8 @@ class Page:
     baseline: Row | None
     ms_digits: int
     key_numbers: list[KeyNumber]
+    points: list[figures.Point] = field(default_factory=list)
+    """What the scatters show."""
     scatters: list[tuple[str, str]]
     """Accuracy against latency and against size, each for wide and for narrow pages."""
     front: list[Row]
@@ -77,6 +81,8 @@ class Page:
     environment: dict[str, Any]
     not_built: list[tuple[str, str]]
     """Chains of the ladder, and why they were not tried."""
+    unbeaten: list[dict[str, Any]] = field(default_factory=list)
+    """What the ladder found on val that nothing else beat in safety, speed and size: name, ratio, size_mb."""
 
     @property
     def metrics(self) -> dict[Metric, str]:
@@ -87,6 +93,11 @@ class Page:
     def metric(self) -> str:
         """What the margin is about."""
         return METRICS[self.verdict.budget.metric]
+
+    @property
+    def columns(self) -> tuple[Column[CandidateVerdict], ...]:
+        """Of the verdict's table."""
+        return columns.of_verdict(self.verdict, ms_digits=self.ms_digits)
 
     @property
     def portrayed(self) -> list[Row]:
@@ -134,9 +145,10 @@ def gather(run: Run) -> Page:
     ]
     winner = next((row for row in rows if row.winner), None)
     baseline = next((row for row in rows if row.is_baseline), None)
-    beaten = front_of(verdict.rows)
+    beaten = front_of(verdict)
     front = [row for row in rows if beaten.get(row.verdict.candidate_id, "") is None]
-    points, limits = _points(rows, front), _limits(verdict, baseline)
+    ladder = files.read_json(run.ladder) if run.ladder.exists() else {}
+    points, limits = _points(verdict, rows, front), _limits(verdict, baseline)
     return Page(
         run=run.name,
         command=f"torchstone verify {_place(run)}",
@@ -146,6 +158,7 @@ def gather(run: Run) -> Page:
         baseline=baseline,
         ms_digits=max((wording.decimals(row.latency.median_ms) for row in verdict.rows if row.latency), default=1),
         key_numbers=_key_numbers(winner.verdict, baseline, verdict) if winner else [],
+        points=points,
         scatters=[
             (figures.scatter(points, limits, one), figures.scatter(points, limits, one, narrow=True))
             for one in (figures.AXIS if points else ())
@@ -160,7 +173,8 @@ def gather(run: Run) -> Page:
         class_images=_class_images(catalog),
         findings=_findings(run.findings),
         environment=files.read_json(run.environment) if run.environment.exists() else {},
-        not_built=_not_built(run),
+        not_built=[(chain, rung["why_not"]) for chain, rung in ladder.get("rungs", {}).items() if rung["why_not"]],
+        unbeaten=ladder.get("front", []),
     )
 
 
@@ -169,25 +183,19 @@ def _place(run: Run) -> str:
     return f"{run.root.resolve().parent.name}/{run.name}"
 
 
-def _not_built(run: Run) -> list[tuple[str, str]]:
-    rungs = files.read_json(run.ladder)["rungs"] if run.ladder.exists() else {}
-    return [(chain, rung["why_not"]) for chain, rung in rungs.items() if rung["why_not"]]
-
-
 def _key_numbers(winner: CandidateVerdict, baseline: Row | None, verdict: Verdict) -> list[KeyNumber]:
     """Accuracy, speed and size of the chosen candidate; what was not measured is left out."""
     numbers = []
-    if winner.accuracy:
-        accuracy = winner.accuracy
-        allowed = f"; {verdict.budget.max_drop:g} allowed" if verdict.budget.metric == "top1" else ""
+    accuracy, measured = winner.accuracy, verdict.metric(winner)
+    if accuracy and measured:
+        before, now = (wording.per_cent(value) for value in (measured.baseline, measured.value))
         numbers.append(
             KeyNumber(
-                title="Change of top-1",
-                value=wording.signed(-accuracy.drop),
+                title=wording.capital(wording.change_of(measured.name)),
+                value=wording.signed(-measured.difference),
                 unit="points",
-                bound=f"a drop of at most {wording.fixed(accuracy.drop_upper)}{allowed}",
-                detail=f"{wording.per_cent(accuracy.top1)} % instead of {wording.per_cent(accuracy.baseline_top1)} %"
-                f" on {wording.count(accuracy.images)} {accuracy.part} images",
+                bound=f"{decide.at_most(measured)}; {verdict.budget.max_drop:g} allowed",
+                detail=f"{now} % instead of {before} % on {wording.count(accuracy.images)} {accuracy.part} images",
             )
         )
     latency = winner.latency
@@ -200,7 +208,7 @@ def _key_numbers(winner: CandidateVerdict, baseline: Row | None, verdict: Verdic
                 unit="×",
                 bound="without a bound: see Timing"
                 if winner.speed.lower is None
-                else f"at least {wording.times(winner.speed.lower)}",
+                else f"at least {wording.times_at_least(winner.speed.lower)}",
                 detail=f"{wording.milliseconds(latency.median_ms if latency else None)} ms instead of "
                 f"{wording.milliseconds(before.median_ms if before else None)} ms ({winner.speed.rival})",
             )
@@ -216,17 +224,19 @@ def _key_numbers(winner: CandidateVerdict, baseline: Row | None, verdict: Verdic
     return numbers
 
 
-def _points(rows: Sequence[Row], front: Sequence[Row]) -> list[figures.Point]:
-    """Every row with a latency and, but for the baseline, an accuracy."""
+def _points(verdict: Verdict, rows: Sequence[Row], front: Sequence[Row]) -> list[figures.Point]:
+    """Every row with a latency and, but for the baseline, a result in the metric that the margin is about."""
     points = []
     for row in rows:
-        latency, accuracy = row.verdict.latency, row.verdict.accuracy
-        if latency is None or (accuracy is None and not row.is_baseline):
+        latency, measured = row.verdict.latency, verdict.metric(row.verdict)
+        if latency is None or (measured is None and not row.is_baseline):
             continue
         middle = latency.median_ms
         change = (0.0, 0.0, 0.0)
-        if accuracy is not None and not row.is_baseline:
-            change = (-accuracy.drop_upper, -accuracy.drop, -accuracy.drop_lower)
+        if measured is not None and not row.is_baseline:
+            lost = measured.difference
+            lower, upper = measured.lower, measured.upper
+            change = (-(lost if upper is None else upper), -lost, -(lost if lower is None else lower))
         points.append(
             figures.Point(
                 number=row.number,
@@ -251,7 +261,13 @@ def _limits(verdict: Verdict, baseline: Row | None) -> figures.Limits:
     latency, label = budget.max_latency_ms, f"budget {budget.max_latency_ms} ms"
     if latency is None and budget.min_speedup and baseline and baseline.verdict.latency:
         latency, label = baseline.verdict.latency.median_ms / budget.min_speedup, f"{budget.min_speedup:g}× faster"
-    return figures.Limits(max_drop=budget.max_drop, latency=latency, latency_label=label, size=budget.max_size_mb)
+    return figures.Limits(
+        max_drop=budget.max_drop,
+        latency=latency,
+        latency_label=label,
+        size=budget.max_size_mb,
+        change=wording.change_of(budget.metric),
+    )
 
 
 def _class_images(catalog: Catalog) -> tuple[int, int]:

@@ -35,7 +35,8 @@ PAGE_FONT = 0.93
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A candidate: its latency (ms), size (MB) and change of top-1 (points, negative is worse), with the intervals."""
+    """A candidate: its latency (ms), size (MB) and change of what the margin is about (points, negative is worse), with
+    the intervals; where nothing is claimed, they have no length."""
 
     number: int
     name: str
@@ -65,6 +66,8 @@ class Limits:
     latency: float | None
     latency_label: str = ""
     size: float | None = None
+    change: str = "change of top-1"
+    """What the margin is about: the other axis."""
 
     def across(self, quantity: Quantity) -> tuple[float | None, str]:
         """The line on the axis of this quantity, and what it is called."""
@@ -74,8 +77,8 @@ class Limits:
 
 
 def scatter(points: Sequence[Point], limits: Limits, quantity: Quantity = "latency", *, narrow: bool = False) -> str:
-    """Change of accuracy against latency or size. The narrow one, for telephones, is labelled with the rows'
-    numbers."""
+    """Change of what the margin is about against latency or size. The narrow one, for telephones, is labelled with the
+    rows' numbers."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -93,13 +96,15 @@ def scatter(points: Sequence[Point], limits: Limits, quantity: Quantity = "laten
         for point in points:
             _draw_point(axes, point, floor, quantity)
         for x, y, text, side in (
-            (left, height - top + 14, "change of top-1, points", "left"),
+            (left, height - top + 14, f"{limits.change}, points", "left"),
             (width - right, 8, AXIS[quantity], "right"),
         ):
             figure.text(x / width, y / height, text, ha=side, color=svg.MUTED, fontsize=svg.FONT_SIZE)
         _label_points(axes, points, limits, quantity, FigureCanvasAgg(figure).get_renderer(), narrow=narrow)
         name = f"{'scatter' if quantity == 'latency' else quantity}-{'narrow' if narrow else 'wide'}"
-        return svg.render(figure, name, f"Change of top-1 against {quantity} for {len(points)} candidates")
+        return svg.render(
+            figure, name, f"{wording.capital(limits.change)} against {quantity} for {len(points)} candidates"
+        )
 
 
 def _change_range(points: Sequence[Point], limits: Limits) -> tuple[float, float]:
@@ -271,7 +276,7 @@ def quartets(ratios: Sequence[float], lower: float | None, needed: float | None,
         axes.axhline(median, color=svg.ACCENT, linewidth=1.5)
         if lower is not None:
             axes.axhline(lower, color=svg.SECOND, linewidth=1.25, linestyle=(0, (4, 3)))
-            ends.append((lower, f"≥ {wording.times(lower)}", svg.SECOND))
+            ends.append((lower, f"≥ {wording.times_at_least(lower)}", svg.SECOND))
         low, high = _usual_range(ratios, lower or median)
         if needed is not None and low - 0.6 * (high - low) <= needed <= high + 0.6 * (high - low):
             low, high = min(low, needed), max(high, needed)

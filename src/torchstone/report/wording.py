@@ -1,8 +1,12 @@
-"""Numbers as a reader sees them, rounded as in the reasons that the judge gives: two decimals for points and ratios."""
+"""Numbers as a reader sees them, rounded as in the reasons that the judge gives: two decimals for points and ratios,
+and bounds to the side on which they still hold."""
 
 from __future__ import annotations
 
 import math
+
+from torchstone.core.numbers import rounded_down, rounded_up
+from torchstone.core.values import METRICS, Metric
 
 NONE = "—"
 MINUS = "\N{MINUS SIGN}"
@@ -16,6 +20,16 @@ def fixed(value: float | None, digits: int = 2) -> str:
     if float(text.replace(",", "")) == 0:
         text = text.lstrip("-")
     return text.replace("-", MINUS)
+
+
+def at_least(value: float | None, digits: int = 2) -> str:
+    """A lower bound, as ``fixed`` and rounded downwards."""
+    return NONE if value is None else fixed(rounded_down(value, digits), digits)
+
+
+def at_most(value: float | None, digits: int = 2) -> str:
+    """An upper bound, as ``fixed`` and rounded upwards."""
+    return NONE if value is None else fixed(rounded_up(value, digits), digits)
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -73,9 +87,29 @@ def milliseconds(value: float | None, digits: int | None = None) -> str:
     return NONE if value is None else fixed(value, decimals(value) if digits is None else digits)
 
 
-def times(value: float | None) -> str:
+def milliseconds_at_most(value: float | None) -> str:
+    """An upper bound of a latency, as ``milliseconds``."""
+    return NONE if value is None else at_most(value, decimals(value))
+
+
+def milliseconds_between(lower: float, upper: float) -> str:
+    """Both bounds of a latency, as ``milliseconds``."""
+    return f"{at_least(lower, decimals(lower))} to {at_most(upper, decimals(upper))}"
+
+
+def times(value: float | None, digits: int = 2) -> str:
     """A ratio, as 5.87×."""
-    return NONE if value is None else f"{fixed(value)}×"
+    return NONE if value is None else f"{fixed(value, digits)}×"
+
+
+def times_at_least(value: float | None, digits: int = 2) -> str:
+    """A lower bound of a ratio."""
+    return NONE if value is None else f"{at_least(value, digits)}×"
+
+
+def times_between(lower: float, upper: float) -> str:
+    """Both bounds of a ratio."""
+    return f"{at_least(lower)}× to {at_most(upper)}×"
 
 
 def megabytes(value: float | None) -> str:
@@ -90,7 +124,22 @@ def per_cent(value: float | None, digits: int = 2) -> str:
 
 def between(interval: tuple[float, float]) -> str:
     """Both ends of a 95 % interval of per cent: ``95 %: 79.8 to 99.3``."""
-    return f"95 %: {fixed(interval[0], 1)} to {fixed(interval[1], 1)}"
+    return f"95 %: {at_least(interval[0], 1)} to {at_most(interval[1], 1)}"
+
+
+def drop_of(metric: Metric) -> str:
+    """What points lost are called: of a calibration error, less is better."""
+    return f"{'rise' if metric == 'ece' else 'drop'} of {METRICS[metric]}"
+
+
+def change_of(metric: Metric) -> str:
+    """What points won are called, of which a drop is negative."""
+    return f"{'fall' if metric == 'ece' else 'change'} of {METRICS[metric]}"
+
+
+def capital(text: str) -> str:
+    """The first letter large, the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def level(value: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torchstone.core.errors import ConfigError, nearest
+from torchstone.judge import pareto
 from torchstone.train.recipe import Metric
 
 
@@ -78,20 +79,12 @@ def named(names: Sequence[str], known: Mapping[str, Objective] = OBJECTIVES) -> 
     return tuple(known[name] for name in names)
 
 
-def dominated(values: Sequence[float], others: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> bool:
-    """Whether one of ``others`` is at least as good in everything and better in something."""
-    own = [objective.sign * value for objective, value in zip(objectives, values, strict=True)]
-    return any(
-        all(theirs >= mine for theirs, mine in zip(other, own, strict=True)) and other != own
-        for other in (
-            [objective.sign * value for objective, value in zip(objectives, row, strict=True)] for row in others
-        )
-    )
-
-
 def front(rows: Mapping[int, Sequence[float]], objectives: Sequence[Objective]) -> list[int]:
     """The trials that no other one beats, the best by the first objective first. With one objective: the best one (of
     equal ones the earliest)."""
-    kept = [number for number, values in rows.items() if not dominated(values, list(rows.values()), objectives)]
-    kept.sort(key=lambda number: (-objectives[0].sign * rows[number][0], number))
+    signs = [-objective.sign for objective in objectives]
+    losses = [[sign * value for sign, value in zip(signs, values, strict=True)] for values in rows.values()]
+    numbers = list(rows)
+    kept = [numbers[place] for place in pareto.front(losses)]
+    kept.sort(key=lambda number: (signs[0] * rows[number][0], number))
     return kept[:1] if len(objectives) == 1 else kept
