@@ -63,8 +63,6 @@ class Page:
     baseline: Row | None
     ms_digits: int
     key_numbers: list[KeyNumber]
-    points: list[figures.Point] = field(default_factory=list)
-    """What the scatters show."""
     scatters: list[tuple[str, str]]
     """Accuracy against latency and against size, each for wide and for narrow pages."""
     front: list[Row]
@@ -158,7 +156,6 @@ def gather(run: Run) -> Page:
         baseline=baseline,
         ms_digits=max((wording.decimals(row.latency.median_ms) for row in verdict.rows if row.latency), default=1),
         key_numbers=_key_numbers(winner.verdict, baseline, verdict) if winner else [],
-        points=points,
         scatters=[
             (figures.scatter(points, limits, one), figures.scatter(points, limits, one, narrow=True))
             for one in (figures.AXIS if points else ())
