@@ -44,6 +44,7 @@ from torchstone.core.verdict import (
     SpeedResult,
     Verdict,
 )  # fmt: skip
+from torchstone.report import wording
 
 Floats = NDArray[np.float64]
 Story = Literal["judged", "screened", "void"]
@@ -389,7 +390,7 @@ class Builder:
         found = [
             Decision(
                 criterion="drop", outcome=decide(most <= margin, least > margin),
-                reason=f"loses at most {most:.2f} points, {margin:g} are allowed",
+                reason=f"loses at most {wording.at_most(most)} points, {margin:g} are allowed",
             )
         ]  # fmt: skip
         if self.budget.min_speedup:
@@ -397,7 +398,7 @@ class Builder:
                 Decision(
                     criterion="speedup",
                     outcome=decide(lower >= self.budget.min_speedup, upper < self.budget.min_speedup),
-                    reason=f"at least {lower:.2f}× as fast, {self.budget.min_speedup:g}× is asked for",
+                    reason=f"at least {wording.times_at_least(lower)} as fast, {self.budget.min_speedup:g}× asked",
                 )
             )
         return tuple(found)

@@ -212,7 +212,7 @@ class Verdict(Value):
 
     @property
     def outcome(self) -> Outcome:
-        """Of the run as a whole: pass if any passes, else undecided if any is, else fail."""
+        """Of the run as a whole: pass if any passes, else void if any is, else undecided if any is, else fail."""
         outcomes = [row.outcome for row in self.rows if row.shortlisted]
         for known in ("pass", "void", "undecided"):
             if known in outcomes:
