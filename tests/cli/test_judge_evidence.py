@@ -87,7 +87,7 @@ def test_it_needs_neither_torch_nor_a_runtime(place: Path) -> None:
     [
         (["--evidence", "base.csv", "nowhere.csv"], "neither a file nor a directory"),
         (["--evidence", "base.csv", "good.csv", "--min-speedup", "2"], "--min-speedup cannot be judged"),
-        (["--evidence", "base.csv", "good.csv", "--metric", "auroc"], "--metric auroc cannot be judged"),
+        (["--evidence", "base.csv", "good.csv", "--metric", "auroc"], "AUROC is made of scores"),
         (["base.csv", "good.csv", "--ledger", "looks"], "--ledger goes with --evidence"),
         (["base.csv", "good.csv", "--out", "proof"], "--out goes with --evidence"),
         (["--evidence", "base.csv", "good.csv", "--out", "."], "would replace the directory of"),

@@ -207,7 +207,6 @@ def test_what_needs_a_model_is_refused() -> None:
         (Budget(min_speedup=2), "--min-speedup"),
         (Budget(max_latency_ms=2), "--max-latency-ms"),
         (Budget(max_size_mb=2), "--max-size-mb"),
-        (Budget(metric="auroc"), "--metric auroc"),
     ):
         with pytest.raises(ConfigError, match=named):
             _evidence.refuse_what_needs_a_model(budget, ())

@@ -12,7 +12,7 @@ from test_verdict import judged
 from torchstone.core import files, tables
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Budget
-from torchstone.judge import bootstrap, select, verdict
+from torchstone.judge import bootstrap, select
 from torchstone.judge.differences import Mismatch
 from torchstone.judge.stream import Stream
 from torchstone.judge.verdict import judge
@@ -252,7 +252,6 @@ def test_what_another_numpy_cannot_draw_again_is_said_and_the_rest_is_recomputed
     now = bootstrap.draws()
     monkeypatch.setattr(bootstrap, "draws", lambda: now.model_copy(update={"numpy": "9.0", "stream": "another"}))
     monkeypatch.setattr(Stream, "below", lambda _, bound, shape: np.full(shape, bound - 1))
-    monkeypatch.setattr(verdict, "_DRAWN", {})
     mismatches = verify(done.run)
     assert mismatches
     assert all(one.cannot and f"numpy {now.numpy}" in one.cannot and "numpy 9.0" in one.cannot for one in mismatches)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torchstone.cli import _judged
 from torchstone.core import files
 from torchstone.core.run import Run
-from torchstone.core.values import METRICS, SEVERITIES, Artifact, Candidate, Finding
+from torchstone.core.values import METRICS, SEVERITIES, Artifact, Candidate, Finding, Outcome
 from torchstone.core.verdict import CandidateVerdict, Verdict
 from torchstone.report import columns, wording
 from torchstone.report.columns import Column
@@ -31,11 +31,17 @@ NARROW = 110
 """Width of a terminal below which the table leaves columns out."""
 
 
+def exit_code(outcome: Outcome, asked: Sequence[str], *, every: bool) -> int:
+    """Of the verdict's ``outcome``; with ``every``, all candidates that were ``asked`` for have to pass."""
+    code = OUTCOME_CODES[outcome]
+    if every and code == 0 and any(one != "pass" for one in asked):
+        return 3 if any(one in ("undecided", "void") for one in asked) else 1
+    return code
+
+
 def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int:
     """The table that says it, the sentence, and where things are."""
-    code = OUTCOME_CODES[found.outcome]
-    if every and any(row.shortlisted and row.outcome != "pass" for row in found.rows):
-        code = code or (3 if any(row.outcome in ("undecided", "void") for row in found.rows) else 1)
+    code = exit_code(found.outcome, [row.outcome for row in found.rows if row.shortlisted], every=every)
     if json:
         print_json({**found.model_dump(mode="json"), "outcome": found.outcome, "run": str(run.root), "exit_code": code})
         return code

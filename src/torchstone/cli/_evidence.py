@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from torchstone.cli._answers import OUTCOME_CODES, print_json, stdout, verdict_table
-from torchstone.cli._judged import KEEPS
+from torchstone.cli._answers import exit_code, print_json, stdout, verdict_table
+from torchstone.cli._judged import KEEPS, margin
 from torchstone.config import flag
 from torchstone.core.errors import ConfigError
-from torchstone.core.values import Budget
+from torchstone.core.values import METRICS, Budget, Metric
 from torchstone.core.verdict import AccuracyResult
+from torchstone.judge import bootstrap
 from torchstone.judge.external import EvidenceRow, EvidenceVerdict
 from torchstone.report import wording
 from torchstone.report.columns import NOTHING, Cell, Column, bounded, top1
@@ -42,34 +43,30 @@ def judge(
 
 
 def refuse_what_needs_a_model(budget: Budget, slices: Sequence[str]) -> None:
-    """Stored answers have no speed and no size, of accuracy they have the share of right answers, and no catalog."""
+    """Stored answers have no speed, no size and no catalog."""
     asked = [f"--{flag(name)}" for name in ("min_speedup", "max_latency_ms", "max_size_mb") if getattr(budget, name)]
-    asked += [f"--metric {budget.metric}"] if budget.metric != "top1" else []
     asked += ["--slice"] if slices else []
     if asked:
+        lacking = "no catalog with columns" if asked[0] == "--slice" else "no times and no model's files"
         raise ConfigError(
-            f"{asked[0]} cannot be judged with --evidence, which knows which answers are right and no more",
+            f"{asked[0]} cannot be judged with --evidence: stored answers hold {lacking}",
             hint="torchstone judge RUN CANDIDATE measures the models themselves",
         )
 
 
 def verdict(found: EvidenceVerdict, json: bool, *, every: bool = False) -> int:
     """The table, the sentence, and of each candidate its worst class and the first items that it lost."""
-    code = OUTCOME_CODES[found.outcome]
-    outcomes = [row.outcome for row in found.rows[1:]]
-    if every and any(outcome != "pass" for outcome in outcomes):
-        code = code or (3 if "undecided" in outcomes else 1)
+    code = exit_code(found.outcome, [row.outcome for row in found.rows[1:]], every=every)
     if json:
         print_json({**found.model_dump(mode="json"), "outcome": found.outcome, "exit_code": code})
         return code
     out = stdout()
-    how = ", levels split by Holm" if found.procedure == "holm" else ""
     out.print(
-        f"\n{found.rows[0].name} · {found.test_images:,} test images · margin {found.budget.max_drop:g} points{how}, "
+        f"\n{found.rows[0].name} · {found.test_images:,} test images · {margin(found)}, "
         f"look {found.look} at {100 * found.level:g} %\n",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
-    out.print(verdict_table(found.rows, _columns(), out.width))
+    out.print(verdict_table(found.rows, _columns(found.budget.metric), out.width))
     out.print(f"\n{found.sentence}", highlight=False, markup=False)
     for row in found.rows[1:]:
         for line in _beside(row):
@@ -77,15 +74,23 @@ def verdict(found: EvidenceVerdict, json: bool, *, every: bool = False) -> int:
     return code
 
 
-def _columns() -> tuple[Column[EvidenceRow], ...]:
+def _columns(metric: Metric) -> tuple[Column[EvidenceRow], ...]:
     """Of the table. What the baseline says of itself is its top-1 alone."""
 
     def paired(cell: Callable[[AccuracyResult], Cell]) -> Callable[[EvidenceRow], Cell]:
         return lambda row: NOTHING if row.accuracy is None or row.outcome == "baseline" else cell(row.accuracy)
 
+    def drop(row: EvidenceRow) -> Cell:
+        found = bootstrap.top1(row.accuracy) if metric == "top1" and row.accuracy is not None else row.metric
+        return NOTHING if found is None or row.outcome == "baseline" else bounded(found.difference, found.upper)
+
+    def value(row: EvidenceRow) -> Cell:
+        return NOTHING if row.metric is None else Cell(wording.fixed(row.metric.value, 2))
+
     return (
         Column(title="top-1", cell=lambda row: top1(row.accuracy)),
-        Column(title="drop (at most)", cell=paired(lambda found: bounded(found.drop, found.drop_upper))),
+        *((Column(title=METRICS[metric], cell=value),) if metric != "top1" else ()),
+        Column(title="drop (at most)", cell=drop),
         Column(title="lost", cell=paired(lambda found: Cell(wording.count(found.lost)))),
         Column(title="gained", cell=paired(lambda found: Cell(wording.count(found.gained)))),
         Column(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchstone.core.values import METRICS
 from torchstone.core.verdict import CandidateVerdict, MetricResult, SliceResult, Verdict
+from torchstone.judge.slices import LEAST
 from torchstone.report import wording
+
+if TYPE_CHECKING:
+    from torchstone.judge.external import EvidenceVerdict
 
 KEEPS = {"proven": "yes", "refuted": "no", "open": "open"}
 SHOWN = 3
 """Slices of a column: those that lose most."""
 
 
-def margin(found: Verdict) -> str:
+def margin(found: Verdict | EvidenceVerdict) -> str:
     """The margin, what it is about, and by which procedure."""
     of = "" if found.budget.metric == "top1" else f" of {METRICS[found.budget.metric]}"
     how = ", levels split by Holm" if found.procedure == "holm" else ""
@@ -38,13 +42,13 @@ def beside(found: Verdict, out: Any) -> None:
     for row in tested:
         assert row.accuracy is not None
         by_name = {one.name: one for one in row.metrics}
-        cells = [_bounded(by_name.get(name)) for name in METRICS]
+        cells = [bounded(by_name.get(name)) for name in METRICS]
         level = [f"{100 * row.level:.4g} %"] if found.procedure == "holm" else []
         table.add_row(row.name, *cells, KEEPS[row.accuracy.keeps_99], *level)
     out.print()
     out.print(table)
     for column in found.slices:
-        out.print(f"\nby {column}, of at least 20 test images each:", highlight=False, markup=False)
+        out.print(f"\nby {column}, of at least {LEAST} test images each:", highlight=False, markup=False)
         for row in tested:
             out.print(f"  {row.name}: {worst(row, column)}", highlight=False, markup=False)
 
@@ -62,7 +66,8 @@ def _of_slice(one: SliceResult) -> str:
     return f"{one.value} {one.drop:.1f} ({wording.at_most(one.drop_upper, 1)}) of {one.images:,}"
 
 
-def _bounded(one: MetricResult | None) -> str:
+def bounded(one: MetricResult | None) -> str:
+    """How much worse, and at most how much."""
     if one is None:
         return "—"
     return f"{one.difference:.2f}" + (f" ({wording.at_most(one.upper)})" if one.upper is not None else "")

@@ -49,7 +49,7 @@ def command(
         typer.Option(
             "--evidence",
             help="Judge stored answers of any tool: CSV, TSV, JSONL or Parquet, each row an item with its label and a "
-            "prediction or scores. Nothing is run; accuracy alone is judged.",
+            "prediction or scores. Nothing is run; speed is not judged, auroc and ece need scores.",
         ),
     ] = False,
     ledger: Annotated[

@@ -168,6 +168,11 @@ def compare(
     )
 
 
+def of_itself(result: AccuracyResult) -> AccuracyResult:
+    """What was compared is one model: it loses nothing against itself, so that there is nothing to bound."""
+    return result.model_copy(update={"drop_upper": 0.0, "drop_lower": 0.0, "keeps_99": "proven"})
+
+
 def at_least(wrong: NDArray[np.bool_], level: float, groups: NDArray[np.integer] | None = None) -> float:
     """Lower bound of one model's top-1 (a fraction) at the one-sided ``level``, by which images were ``wrong``: what it
     loses against a model that is always right, whose score bound is Wilson's (1927)."""

@@ -44,9 +44,21 @@ NAMES: dict[str, tuple[str, ...]] = {
 """What each column may be called, whatever its case; of several the first counts."""
 SCORE_OF = re.compile(r"(scores?|probs?|proba|probability|logits?)[_.:\- ](.+)", re.IGNORECASE | re.DOTALL)
 """A column with one class's scores."""
+PROBABLE = re.compile(r"prob", re.IGNORECASE)
+"""A column of scores that are said to be probabilities."""
 ALIKE = 0.8
 """How near, of 1, a column's name must be to a known one to be called a slip: 'label' is no 'pred_label'."""
 WHOLE = re.compile(r"(-?[0-9]+)\.0+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """A score for each class of each item, float[n, classes], in the file's order."""
+
+    values: NDArray[Any]
+    classes: tuple[str, ...]
+    certain: bool
+    """Whether their column says that they are probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +72,8 @@ class Told:
     items: Sequence[str]
     labels: Sequence[str] | None
     predictions: Sequence[str]
+    scores: Scores | None
+    """None where the file has none, or where they were not asked for."""
     groups: Sequence[str] | None
     """What an item belongs to (a patient, a film), "" where it stands alone; None without the column."""
     columns: Mapping[str, str]
@@ -74,8 +88,9 @@ class Told:
         return f"{self.path}: {count_of(len(self.items), 'item')}; {found}"
 
 
-def read(place: Path) -> Told:
-    """The answers at ``place``, a table or a directory that holds one.
+def read(place: Path, *, scores: bool = False) -> Told:
+    """The answers at ``place``, a table or a directory that holds one; its ``scores`` are kept where they are asked
+    for, and of the others no more than the largest of each item.
 
     Raises a DataError where a column is missing, an item stands twice, a cell is empty or no number, or the file is
     larger than can be read.
@@ -101,6 +116,7 @@ def read(place: Path) -> Told:
         items=items,
         labels=labels,
         predictions=answered.predictions,
+        scores=answered.scores if scores else None,
         groups=[_name(cell) for cell in table.cells(columns["group"])] if "group" in columns else None,
         columns={
             "item": columns["item"],
@@ -121,6 +137,7 @@ class _Answered:
     """Those of the scores, in their order; empty where predictions were read."""
     numbered: bool = True
     """Whether a label that is a number counts ``classes`` from 0."""
+    scores: Scores | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -141,6 +158,7 @@ def _answers(path: Path, table: Table, columns: Mapping[str, str], named: Any) -
         predictions=written,
         role="prediction",
         column=columns["prediction"],
+        scores=scored.scores,
         notes=(note,) if other and same_names else (),
     )
 
@@ -175,6 +193,7 @@ def _scored(path: Path, table: Table, columns: Mapping[str, str], named: Any) ->
         column=column,
         classes=names,
         numbered=isinstance(named, list) or not all(map(str.isdecimal, names)),
+        scores=Scores(values=values, classes=names, certain=PROBABLE.match(column) is not None),
         notes=(note,) if tied else (),
     )
 

@@ -16,7 +16,7 @@ then miss is shown by benchmarks/judge_coverage.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Protocol, TypeVar
@@ -30,6 +30,7 @@ from torchstone.core.verdict import AccuracyResult, Draws, MetricResult
 from torchstone.evaluate import metrics
 from torchstone.judge import stream
 from torchstone.judge.accuracy import Answers
+from torchstone.judge.differences import short
 from torchstone.judge.stream import Stream
 
 RESAMPLES = 10_000
@@ -114,21 +115,26 @@ def compare(
     candidate: Answers,
     groups: NDArray[np.integer] | None = None,
     *,
+    probabilities: Pair[Floats] | None = None,
     only: Metric | None = None,
     resamples: int | None = RESAMPLES,
 ) -> Metrics:
     """All metrics of two models that answered the same items in the same order (``accuracy.compare`` refuses others).
 
-    ``resamples`` None draws none and bounds nothing; ``only`` leaves the other metrics out, but for top-1. A metric
-    that these images do not define, such as the AUROC of one class alone, is left out. Memory does not grow with
-    ``resamples``; the time is about 2 seconds for 10,000 images of 10 classes on one core. The same answers give the
-    same bounds.
+    The class that is answered has the largest score; ``probabilities`` float64[n, classes] are by default the softmax
+    of the scores. ``resamples`` None draws none and bounds nothing; ``only`` leaves the other metrics out, but for
+    top-1. A metric that these images do not define, such as the AUROC of one class alone, is left out. Memory does not
+    grow with ``resamples``; the time is about 2 seconds for 10,000 images of 10 classes on one core. The same answers
+    give the same bounds.
     """
     labels = np.asarray(baseline.labels, np.int64)
     before, after = (metrics.predicted_classes(one.scores) for one in (baseline, candidate))
     order = np.lexsort((after, before, labels))  # what is answered alike stands together, so that it can be summed up
     labels, before, after = labels[order], before[order], after[order]
-    first, second = (metrics.softmax(np.asarray(one.scores, np.float64)[order]) for one in (baseline, candidate))
+    likely = probabilities or tuple(
+        metrics.softmax(np.asarray(one.scores, np.float64)) for one in (baseline, candidate)
+    )
+    first, second = (one[order] for one in likely)
     statistics: dict[Metric, Statistic] = {}
     for name, make in _STATISTICS.items():
         if only in (None, name):
@@ -146,6 +152,30 @@ def compare(
 def draws() -> Draws:
     """How bounds are drawn here."""
     return stream.described(RESAMPLES)
+
+
+def are_drawn(found: Sequence[MetricResult]) -> bool:
+    """Whether any of these bounds comes from the bootstrap."""
+    return any(one.name != "top1" and one.upper is not None for one in found)
+
+
+def as_drawn(found: Sequence[MetricResult], stored: Sequence[MetricResult]) -> list[MetricResult]:
+    """The metrics with the bounds that are ``stored``. A level that a row was tested at before its last one left none:
+    it did not pass there."""
+    bounds = {one.name: {"lower": one.lower, "upper": one.upper} for one in stored}
+    return [one.model_copy(update=bounds.get(one.name, {})) for one in found]
+
+
+def cannot_redraw(then: Draws | None) -> str | None:
+    """Why bounds that were drawn so cannot be drawn again here; None where they can, or none was drawn."""
+    now = draws()
+    if then is None or then.model_copy(update={"numpy": now.numpy}) == now:
+        return None
+    one, other = (
+        f"{each.resamples:,} times from {each.bit_generator} of numpy {each.numpy} (stream {short(each.stream)})"
+        for each in (then, now)
+    )
+    return f"drawn {one}; here {other}"
 
 
 def top1(result: AccuracyResult, *, bounded: bool = True) -> MetricResult:

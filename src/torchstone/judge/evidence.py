@@ -14,15 +14,19 @@ from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
 from torchstone.core.values import Candidate, Part
 from torchstone.evaluate import portrait, predict, timing
+from torchstone.judge.bootstrap import Metrics
 
 
 class Evidence:
-    """Reads a run's predictions and timings, each once. ``digests``: file below the run: its sha256 as it was read."""
+    """Reads a run's predictions and timings, each once. ``digests``: file below the run: its sha256 as it was read.
+    ``drawn``: what the bootstrap drew of a candidate's test answers, by its id: it is asked for again after each
+    candidate that was predicted, and by Holm at several levels."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.split = run.split()
         self.digests: dict[str, str] = {}
+        self.drawn: dict[str, Metrics] = {}
         self._read: dict[Path, Any] = {}
         self._note(run.data / "split.json")
 
@@ -89,10 +93,6 @@ class Evidence:
     def artifact(self, candidate: Candidate) -> None:
         """Note the candidate's artifact.json, which holds the digests of the model's files."""
         self._note(candidate.artifact.directory / "artifact.json")
-
-    def digest(self, path: Path) -> str:
-        """sha256 of a file that was read."""
-        return self.digests[self._place(path)]
 
     def _note(self, path: Path) -> None:
         self.digests[self._place(path)] = files.sha256(path)

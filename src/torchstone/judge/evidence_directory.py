@@ -1,6 +1,7 @@
 """What a verdict on stored answers was made of, in a directory of its own: from it, every number can be recomputed.
 
-    baseline.parquet  candidate-1.parquet …   item, label, prediction, and group where items belong together
+    baseline.parquet  candidate-1.parquet …   item, label, prediction; group where items belong together; scores
+                                              where the margin is about a metric that is made of them
     ledger.json                               the looks at this test set, up to this one
     environment.json                          versions and machine
     verdict.json                              the verdict, with the digests of the others
@@ -18,10 +19,11 @@ from typing import Any
 
 from torchstone.core import files, machine, tables
 from torchstone.core.errors import ArtifactError, ConfigError, TorchstoneError
-from torchstone.judge import answers, external, ledger
+from torchstone.judge import answers, bootstrap, external, ledger
 from torchstone.judge.answers import Told
 from torchstone.judge.differences import Mismatch, differences, hashed, short
 from torchstone.judge.external import Case, EvidenceVerdict
+from torchstone.judge.stored_metrics import BY_SCORES
 
 BASELINE = "baseline.parquet"
 LEDGER = "ledger.json"
@@ -68,7 +70,15 @@ def write(place: Path, case: Case, verdict: EvidenceVerdict, looks: Mapping[str,
             }
             if case.groups is not None:
                 columns["group"] = [str(group) for group in case.groups]
-            header = {"name": row.name, "file": row.file, "sha256": row.sha256, "columns": dict(one.told.columns)}
+            header: dict[str, Any] = {
+                "name": row.name,
+                "file": row.file,
+                "sha256": row.sha256,
+                "columns": dict(one.told.columns),
+            }
+            if one.told_scores is not None:
+                columns["scores"] = one.told_scores.values
+                header["classes"] = list(one.told_scores.classes)
             tables.write(partial / table_of(number), tables.frame(columns), header)
         files.write_json(partial / LEDGER, looks)
         files.write_json(partial / ENVIRONMENT, machine.environment())
@@ -99,12 +109,16 @@ def _files(place: Path, stored: EvidenceVerdict) -> Iterator[Mismatch]:
 
 
 def _recomputed(place: Path, stored: EvidenceVerdict) -> Iterator[Mismatch]:
+    cannot = bootstrap.cannot_redraw(stored.draws)
     try:
-        told, names = zip(*(_told(place / table_of(number)) for number in range(len(stored.rows))), strict=True)
-        case = external.case(told)
+        metric = stored.budget.metric
+        tables_there = (place / table_of(number) for number in range(len(stored.rows)))
+        told, names = zip(*(_told(path, scores=metric in BY_SCORES) for path in tables_there), strict=True)
+        case = external.case(told, metric)
         question = external.question(case, stored.budget, stored.procedure)
         counted = list(_look(files.read_json(place / LEDGER), question, stored.look))
-        again = external.judge(case, names, stored.budget, stored.look, stored.procedure)
+        drawn = stored.rows if cannot else None
+        again = external.judge(case, names, stored.budget, stored.look, stored.procedure, drawn=drawn)
     except TorchstoneError as error:
         yield Mismatch("verdict", "evidence", "complete", error.message)
         return
@@ -114,14 +128,21 @@ def _recomputed(place: Path, stored: EvidenceVerdict) -> Iterator[Mismatch]:
     yield from counted
     before, after = (whole.model_dump(mode="json", exclude={"evidence"}) for whole in (stored, again))
     rows = zip(stored.rows, before.pop("rows"), after.pop("rows"), strict=True)
+    for whole in (before, after):
+        if cannot:
+            del whole["draws"]
+        elif whole["draws"] is not None:
+            del whole["draws"]["numpy"]  # another version with the same stream draws the same
     yield from (Mismatch("verdict", *difference) for difference in differences("", before, after))
     for row, old, new in rows:
+        if cannot and row.metric is not None and bootstrap.are_drawn([row.metric]):
+            yield Mismatch(row.name, f"the bounds of {row.metric.name}", "drawn", "taken as they are", cannot)
         yield from (Mismatch(row.name, *difference) for difference in differences("", old, new))
 
 
-def _told(path: Path) -> tuple[Told, str]:
+def _told(path: Path, *, scores: bool) -> tuple[Told, str]:
     """The answers of a table under the name of the file that they came from, and what that was called."""
-    told = answers.read(path)
+    told = answers.read(path, scores=scores)
     origin = told.header
     return replace(told, path=Path(origin["file"]), sha256=origin["sha256"]), str(origin["name"])
 

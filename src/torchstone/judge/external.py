@@ -6,9 +6,10 @@ full level, until the first that does not pass, or all of them at levels split b
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +18,13 @@ from pydantic import Field
 
 from torchstone.core import files
 from torchstone.core.errors import DataError
-from torchstone.core.values import Budget, Outcome, Value
-from torchstone.core.verdict import AccuracyResult, Decision, Procedure, SliceResult
+from torchstone.core.values import METRICS, Budget, Metric, Outcome, Value
+from torchstone.core.verdict import AccuracyResult, Decision, Draws, MetricResult, Procedure, SliceResult
 from torchstone.data.findings import count_of, name_a_few
-from torchstone.judge import accuracy, decide, family, ledger, slices
+from torchstone.judge import accuracy, bootstrap, decide, family, ledger, slices, stored_metrics
 from torchstone.judge.answer_tables import MAX_CELLS
-from torchstone.judge.answers import Told
+from torchstone.judge.answers import Scores, Told
+from torchstone.judge.stored_metrics import Measured
 
 FLIPS = 50
 """Lost items that a verdict names."""
@@ -45,6 +47,10 @@ class EvidenceRow(Value):
     answers_id: str = Field(description="digest of what is answered for each item: the same answers, the same id")
     level: float = Field(description="one-sided confidence of this row's bounds")
     accuracy: AccuracyResult | None = None
+    metric: MetricResult | None = Field(
+        default=None,
+        description="what the margin is about, where that is not top-1; None, too, where these items do not define it",
+    )
     slices: tuple[SliceResult, ...] = Field(default=(), description="by class, the largest drop first")
     decision: Decision | None = None
     outcome: Outcome | Literal["baseline", "not tested"]
@@ -63,6 +69,7 @@ class EvidenceVerdict(Value):
     look: int = Field(description="how many times this test set has now been looked at; 1 is the first")
     level: float = Field(description="one-sided confidence that this look may spend")
     procedure: Procedure
+    draws: Draws | None = Field(default=None, description="None: no bound was drawn")
     rows: tuple[EvidenceRow, ...] = Field(description="the baseline first, then as named")
     sentence: str
     evidence: dict[str, str] = Field(
@@ -78,13 +85,18 @@ class EvidenceVerdict(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """One file's answers, in the order that all files of a case share. ``scores`` hold a 1 at the class answered."""
+    """One file's answers, in the order that all files of a case share. ``scores`` hold a 1 at the class answered;
+    ``told_scores`` and ``likely`` are there where the metric is made of scores."""
 
     told: Told
     items: NDArray[np.str_]
     labels: NDArray[np.int64]
     predicted: NDArray[np.int64]
     scores: NDArray[np.uint8]
+    told_scores: Scores | None
+    """As written."""
+    likely: NDArray[np.float64] | None
+    """float64[n, classes]: the scores as probabilities."""
     id: str
 
 
@@ -98,6 +110,7 @@ class Case:
     """A number for each item, the same for items of one group; None where no two of them share a group."""
     fingerprint: str
     """Digest of the items and their labels: what the ledger counts by."""
+    metric: Metric
     notes: tuple[str, ...]
 
     @property
@@ -105,11 +118,12 @@ class Case:
         return len(self.answers[0].labels)
 
 
-def case(told: Sequence[Told]) -> Case:
-    """Match the files by item; the baseline comes first, and labels and groups are those of its file.
+def case(told: Sequence[Told], metric: Metric = "top1") -> Case:
+    """Match the files by item; the baseline comes first, and labels and groups are those of its file. For a ``metric``
+    of ``stored_metrics.BY_SCORES`` they were read with their scores.
 
-    Raises a DataError that names the first items which one of them lacks or labels otherwise, and where no prediction
-    is a label, so that the two must be spelt differently.
+    Raises a DataError that names the first items which one of them lacks or labels otherwise, where no prediction is a
+    label, so that the two must be spelt differently, and where scores are needed that are not there.
     """
     baseline = told[0]
     if baseline.labels is None:
@@ -125,7 +139,11 @@ def case(told: Sequence[Told]) -> Case:
     known = set(labels)
     for one in told:
         _refuse_other_spelling(one, known)
-    classes = _in_order(known.union(*(one.predictions for one in told)))
+    every: list[Scores | None] = [None] * len(told)
+    if metric in stored_metrics.BY_SCORES:
+        every = [stored_metrics.scores_of(one, known, metric) for one in told]
+    scored = (scores.classes for scores in every if scores is not None)
+    classes = _in_order(known.union(*(one.predictions for one in told), *scored))
     if len(items) * len(classes) > MAX_CELLS:
         raise DataError(
             f"{len(items):,} items and {len(classes):,} different answers are more than can be judged together",
@@ -133,12 +151,13 @@ def case(told: Sequence[Told]) -> Case:
         )
     number = {name: index for index, name in enumerate(classes)}
     truths = np.array([number[label] for label in labels], np.int64)
-    answers = tuple(_ordered(one, items, truths, number) for one in told)
+    answers = tuple(_ordered(one, items, truths, number, scores) for one, scores in zip(told, every, strict=True))
     return Case(
         answers=answers,
         classes=classes,
         groups=_groups(baseline, items),
         fingerprint=files.digest([[item, truth[item]] for item in items]),
+        metric=metric,
         notes=tuple(note for one in told for note in one.notes) + _suspicions(answers[0], classes),
     )
 
@@ -150,19 +169,30 @@ def question(found: Case, budget: Budget, procedure: Procedure) -> dict[str, Any
 
 
 def judge(
-    found: Case, names: Sequence[str], budget: Budget, look: int, procedure: Procedure = "fixed-order"
+    found: Case,
+    names: Sequence[str],
+    budget: Budget,
+    look: int,
+    procedure: Procedure = "fixed-order",
+    *,
+    drawn: Sequence[EvidenceRow] | None = None,
 ) -> EvidenceVerdict:
-    """The verdict at this ``look`` (``ledger.look``); ``names`` are what the files are called, the baseline first."""
+    """The verdict at this ``look`` (``ledger.look``); ``names`` are what the files are called, the baseline first.
+    ``drawn`` are rows whose bootstrap bounds are taken as they are, where they cannot be drawn again."""
+    assert found.metric == budget.metric, "the case was made for another metric"
     level = ledger.level(budget.confidence, look)
     candidates = dict(enumerate(names[1:], start=1))
+    stored = None if drawn is None else {number: (row.level, row.metric) for number, row in enumerate(drawn)}
+    likely = [one.likely for one in found.answers if one.likely is not None]
+    measured = Measured(found.metric, found.answers, likely or None, found.groups, stored)
 
     def test(number: int, own_level: float) -> EvidenceRow:
-        return _judged(found, number, candidates[number], budget, own_level)
+        return _judged(found, number, candidates[number], budget, own_level, measured)
 
-    judged = (family.in_order if procedure == "fixed-order" else family.by_holm)(list(candidates), level, test)
+    judged = family.judged(procedure, list(candidates), level, test)
     last = list(judged.values())[-1].name
     rows = [
-        _baseline_row(found, names[0], level),
+        _baseline_row(found, names[0], level, measured),
         *(judged.get(number) or _untested_row(found, number, name, last, level) for number, name in candidates.items()),
     ]
     return EvidenceVerdict(
@@ -173,35 +203,36 @@ def judge(
         look=look,
         level=level,
         procedure=procedure,
+        draws=bootstrap.draws() if bootstrap.are_drawn([row.metric for row in rows if row.metric]) else None,
         rows=tuple(rows),
-        sentence=_sentence(rows),
+        sentence=_sentence(rows, found.metric),
     )
 
 
 def _untested_row(found: Case, number: int, name: str, last: str, level: float) -> EvidenceRow:
-    why = f"'{last}' came first and did not pass, which ends this look at the test set"
-    return _row(name, found.answers[number], level=level, outcome="not tested", reason=why)
+    return _row(name, found.answers[number], level=level, outcome="not tested", reason=family.ended_by(last))
 
 
-def _baseline_row(found: Case, name: str, level: float) -> EvidenceRow:
+def _baseline_row(found: Case, name: str, level: float, measured: Measured) -> EvidenceRow:
     baseline = found.answers[0]
     same = accuracy.compare("test", baseline, baseline, found.classes, level, found.groups)
-    certain = {"drop_upper": 0.0, "drop_lower": 0.0, "keeps_99": "proven"}  # there is nothing to bound
     return _row(
         name,
         baseline,
         level=level,
-        accuracy=same.model_copy(update=certain),
+        accuracy=accuracy.of_itself(same),
+        metric=measured.of(0, level, same),
         outcome="baseline",
         reason="what the candidates are compared with",
     )
 
 
-def _judged(found: Case, number: int, name: str, budget: Budget, level: float) -> EvidenceRow:
+def _judged(found: Case, number: int, name: str, budget: Budget, level: float, measured: Measured) -> EvidenceRow:
     """A candidate whose turn it is, at this one-sided level."""
     baseline, answers = found.answers[0], found.answers[number]
     result = accuracy.compare("test", baseline, answers, found.classes, level, found.groups)
-    decision = decide.drop(result, budget, level)
+    metric = measured.of(number, level, result)
+    decision = decide.drop(result, budget, level, metric)
     outcome, reason = decide.together([decision])
     by_class = slices.classes(baseline.labels, found.classes)
     lost = np.flatnonzero((baseline.predicted == baseline.labels) & (answers.predicted != answers.labels))
@@ -218,11 +249,12 @@ def _judged(found: Case, number: int, name: str, budget: Budget, level: float) -
         answers,
         level=level,
         accuracy=result,
+        metric=metric,
         slices=slices.compare(baseline, answers, [by_class], level, found.groups),
         decision=decision,
         outcome=outcome,
         reason=reason,
-        images_needed=decide.images_needed(result, budget, level) if outcome == "undecided" else None,
+        images_needed=decide.images_needed(result, budget, level, metric) if outcome == "undecided" else None,
         lost=tuple(flips),
     )
 
@@ -232,7 +264,7 @@ def _row(name: str, answers: Answers, **found: Any) -> EvidenceRow:
     return EvidenceRow(name=name, file=str(told.path), sha256=told.sha256, answers_id=answers.id, **found)
 
 
-def _sentence(rows: Sequence[EvidenceRow]) -> str:
+def _sentence(rows: Sequence[EvidenceRow], metric: Metric) -> str:
     """The answer that a manager can read."""
     said = []
     for row in rows[1:]:
@@ -243,23 +275,42 @@ def _sentence(rows: Sequence[EvidenceRow]) -> str:
             said.append(f"'{row.name}' fails: {row.reason} ({sure}).")
         elif row.outcome == "undecided":
             said.append(f"Cannot tell yet of '{row.name}' ({sure}): {row.reason}.")
-    return " ".join([*said, "Accuracy alone was judged: stored answers say nothing of speed."])
+    what = "accuracy" if metric == "top1" else METRICS[metric]
+    return " ".join([*said, f"{what[0].upper()}{what[1:]} alone was judged: stored answers say nothing of speed."])
 
 
-def _ordered(told: Told, items: Sequence[str], labels: NDArray[np.int64], number: dict[str, int]) -> Answers:
+def _ordered(
+    told: Told, items: Sequence[str], labels: NDArray[np.int64], number: dict[str, int], told_scores: Scores | None
+) -> Answers:
     """One file's answers in the order of ``items``."""
     answer = dict(zip(told.items, told.predictions, strict=True))
     predicted = np.array([number[answer[item]] for item in items], np.int64)
     scores = np.zeros((len(items), len(number)), np.uint8)
     scores[np.arange(len(items)), predicted] = 1
+    known_by: list[Any] = [[item, answer[item]] for item in items]
+    likely = None
+    if told_scores is not None:
+        place = {item: row for row, item in enumerate(told.items)}
+        told_scores = replace(told_scores, values=told_scores.values[[place[item] for item in items]])
+        likely = stored_metrics.probabilities(told_scores, items, told.path, tuple(number))
+        known_by.append(_digest_of(told_scores))
     return Answers(
         told=told,
         items=np.array(items),
         labels=labels,
         predicted=predicted,
         scores=scores,
-        id=files.digest([[item, answer[item]] for item in items]),
+        told_scores=told_scores,
+        likely=likely,
+        id=files.digest(known_by),
     )
+
+
+def _digest_of(scores: Scores) -> str:
+    """Of the scores whatever order their columns stand in."""
+    order = sorted(range(len(scores.classes)), key=scores.classes.__getitem__)
+    values = np.ascontiguousarray(scores.values[:, order], dtype="<f8")
+    return files.digest([[scores.classes[place] for place in order], hashlib.sha256(values.tobytes()).hexdigest()])
 
 
 def _groups(told: Told, items: Sequence[str]) -> NDArray[np.int64] | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from torchstone.core.verdict import Procedure
+
 NameT = TypeVar("NameT")
 FoundT = TypeVar("FoundT")
 
@@ -51,3 +53,18 @@ def by_holm(
             break
         waiting = still
     return found
+
+
+def judged(
+    procedure: Procedure, names: Sequence[NameT], level: float, test: Callable[[NameT, float], FoundT]
+) -> dict[NameT, FoundT]:
+    """What met the test set by this procedure, and what came of it; what is missing did not meet it."""
+    return _PROCEDURES[procedure](names, level, test)
+
+
+def ended_by(name: str) -> str:
+    """Why a candidate after ``name`` did not meet the test set."""
+    return f"'{name}' came first and did not pass, which ends this look at the test set"
+
+
+_PROCEDURES: dict[Procedure, Callable[..., dict[Any, Any]]] = {"fixed-order": in_order, "holm": by_holm}

@@ -4,10 +4,11 @@ The shortlist meets the test set in its order, each candidate at the full level,
 A set without an order meets it whole, at levels split by Holm. The caller predicts only what is asked for, one at a
 time:
 
-    verdict = judge(run, candidates, shortlist, budget, look)
+    evidence = Evidence(run)
+    verdict = judge(run, candidates, shortlist, budget, look, evidence=evidence)
     while (candidate_id := next_to_test(verdict)) is not None:
         predict(...)  # on test, into run.predictions(candidate, "test")
-        verdict = judge(run, candidates, shortlist, budget, look)
+        verdict = judge(run, candidates, shortlist, budget, look, evidence=evidence)
 """
 
 from __future__ import annotations
@@ -39,10 +40,6 @@ from torchstone.judge.evidence import Evidence
 from torchstone.judge.select import Shortlist
 
 NOT_PREDICTED = "it has not met the test set yet"
-DRAWN_AT_MOST = 64
-_DRAWN: dict[tuple[str, ...], bootstrap.Metrics] = {}
-"""What was drawn from files of these digests: the verdict is asked for again after each candidate that was predicted,
-and by Holm at several levels."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +80,18 @@ def judge(
     columns: Sequence[str] = (),
     *,
     drawn: Sequence[CandidateVerdict] | None = None,
+    evidence: Evidence | None = None,
 ) -> Verdict:
     """The verdict on ``candidates``, the baseline first, at this ``look`` at the test set.
 
     ``shortlist`` comes from ``select.shortlist`` or ``select.named``, ``look`` from ``ledger.look``; ``columns`` are
     those of the catalog to slice by, beside the class. Candidates whose test predictions do not exist yet stay 'not
-    tested'. ``drawn`` are rows whose bootstrap bounds are taken as they are, where they cannot be drawn again. Raises
+    tested'. ``drawn`` are rows whose bootstrap bounds are taken as they are, where they cannot be drawn again. Who asks
+    again gives the same ``evidence``, so that what was read is not read again, nor drawn again what was drawn. Raises
     an ArtifactError when evidence is missing, damaged, or not of these candidates and this split.
     """
     level = ledger.level(budget.confidence, look)
-    case = _case(run, candidates, shortlist, budget, level, tuple(columns), drawn)
+    case = _case(evidence or Evidence(run), candidates, shortlist, budget, level, tuple(columns), drawn)
     rows = [_baseline_row(case), *_candidate_rows(case)]
     chosen = winner.choose(rows, case.control, budget)
     partial = Verdict(
@@ -104,7 +103,7 @@ def judge(
         procedure=shortlist.procedure,
         slices=case.columns,
         control=case.control,
-        draws=bootstrap.draws() if any(map(_is_drawn, rows)) else None,
+        draws=bootstrap.draws() if any(bootstrap.are_drawn(row.metrics) for row in rows) else None,
         rows=tuple(rows),
         shortlist=shortlist.order,
         selection=shortlist.selection,
@@ -132,7 +131,7 @@ def next_to_test(verdict: Verdict) -> str | None:
 
 
 def _case(
-    run: Run,
+    evidence: Evidence,
     candidates: Sequence[Candidate],
     shortlist: Shortlist,
     budget: Budget,
@@ -146,7 +145,6 @@ def _case(
             f"the shortlist names {', '.join(sorted(unknown))}, which is no candidate of this run",
             hint="type the command that judged it again",
         )
-    evidence = Evidence(run)
     for candidate in candidates:
         evidence.artifact(candidate)
         evidence.predictions(candidate, "val")  # the shortlist came from these, whether a row shows them or not
@@ -172,8 +170,6 @@ def _baseline_row(case: _Case) -> CandidateVerdict:
         part = "val"
     table = case.evidence.timings(case.baseline)
     result = _accuracy(case, case.baseline, part, case.level)
-    if result is not None:  # it is the same model: there is nothing to bound
-        result = result.model_copy(update={"drop_upper": 0.0, "drop_lower": 0.0, "keeps_99": "proven"})
     latency = times.latency(table, "judged", case.level)
     if case.control is None or case.control.outcome != "clean":
         latency = times.without_bounds(latency)
@@ -181,7 +177,7 @@ def _baseline_row(case: _Case) -> CandidateVerdict:
         case.baseline,
         shortlisted=False,
         level=case.level,
-        accuracy=result,
+        accuracy=None if result is None else accuracy.of_itself(result),
         metrics=_metrics(case, case.baseline, part, case.level, None),
         portrait=_portrait(case, case.baseline, case.level),
         latency=latency
@@ -195,8 +191,8 @@ def _baseline_row(case: _Case) -> CandidateVerdict:
 def _candidate_rows(case: _Case) -> list[CandidateVerdict]:
     """Rows in the order of the candidates; the shortlisted ones are judged by their procedure."""
     by_id = {candidate.id: candidate for candidate in case.candidates[1:]}
-    procedure = family.in_order if case.shortlist.procedure == "fixed-order" else family.by_holm
-    judged = procedure(
+    judged = family.judged(
+        case.shortlist.procedure,
         case.shortlist.order,
         case.level,
         lambda candidate_id, level: _judged_row(case, by_id[candidate_id], level),
@@ -204,10 +200,8 @@ def _candidate_rows(case: _Case) -> list[CandidateVerdict]:
     reasons = dict(case.shortlist.left_out)
     if len(judged) < len(case.shortlist.order):
         last = list(judged.values())[-1]
-        why = "comes first"
-        if last.outcome != "not tested":
-            why = "came first and did not pass, which ends this look at the test set"
-        reasons |= dict.fromkeys(case.shortlist.order, f"'{last.name}' {why}")
+        why = f"'{last.name}' comes first" if last.outcome == "not tested" else family.ended_by(last.name)
+        reasons |= dict.fromkeys(case.shortlist.order, why)
     return [
         judged.get(candidate.id)
         or _untested_row(
@@ -339,31 +333,18 @@ def _metrics(
     plain = result or _accuracy(case, candidate, part, level)
     if pair is None or plain is None:
         return ()
-    resamples = None if result is None or case.drawn is not None else bootstrap.RESAMPLES
-    files = [case.evidence.run.predictions(one, part) for one in (case.baseline, candidate)]
-    key = (*(case.evidence.digest(path) for path in (*files, case.evidence.run.catalog_table)), str(resamples))
-    if key not in _DRAWN:
-        if len(_DRAWN) >= DRAWN_AT_MOST:
-            del _DRAWN[next(iter(_DRAWN))]
-        _DRAWN[key] = bootstrap.compare(*pair, _shared(case, part).groups, resamples=resamples)
-    found = _DRAWN[key].at(level, plain)
-    if result is None or case.drawn is None:
-        return found
-    return bootstrap.top1(result), *_as_drawn(found[1:], case.drawn.get(candidate.id), level)
-
-
-def _as_drawn(found: Sequence[MetricResult], row: CandidateVerdict | None, level: float) -> list[MetricResult]:
-    """The metrics with the bounds of a stored row. Of a level that the row was tested at before it there are none: it
-    did not pass there."""
-    same = row is not None and math.isclose(row.level, level)
-    stored = {one.name: one for one in row.metrics} if row is not None and same else {}
-    bounds = {name: {"lower": one.lower, "upper": one.upper} for name, one in stored.items()}
-    return [one.model_copy(update=bounds.get(one.name, {})) for one in found]
-
-
-def _is_drawn(row: CandidateVerdict) -> bool:
-    """Whether a bound of this row comes from the bootstrap."""
-    return any(one.name != "top1" and one.upper is not None for one in row.metrics)
+    groups = _shared(case, part).groups
+    if result is None:
+        return bootstrap.compare(*pair, groups, resamples=None).at(level, plain)
+    if case.drawn is not None:
+        row = case.drawn.get(candidate.id)
+        found = bootstrap.compare(*pair, groups, resamples=None).at(level, plain)[1:]
+        stored = () if row is None or not math.isclose(row.level, level) else row.metrics
+        return bootstrap.top1(result), *bootstrap.as_drawn(found, stored)
+    drawn = case.evidence.drawn
+    if candidate.id not in drawn:
+        drawn[candidate.id] = bootstrap.compare(*pair, groups)
+    return drawn[candidate.id].at(level, plain)
 
 
 def _slices(case: _Case, candidate: Candidate, level: float) -> tuple[SliceResult, ...]:

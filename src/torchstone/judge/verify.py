@@ -83,7 +83,7 @@ def _candidates(run: Run, stored: Verdict) -> tuple[list[Candidate], list[Mismat
 def _recomputed(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[Mismatch]:
     """Choose and judge again, and compare field by field. What was drawn from another stream than this numpy's is taken
     as it is, and said."""
-    cannot = _another_stream(stored)
+    cannot = bootstrap.cannot_redraw(stored.draws)
     unsure = cannot if stored.budget.metric != "top1" and stored.selection == "val" else None
     try:
         if stored.selection == "named":
@@ -118,18 +118,6 @@ def _recomputed(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[
             found.append(Mismatch(row.name, field, was, now, drawn_on_val))
     missing = again.evidence.keys() - stored.evidence.keys()
     return found + [Mismatch("verdict", name, "not among the evidence", "used") for name in sorted(missing)]
-
-
-def _another_stream(stored: Verdict) -> str | None:
-    """Why the bootstrap's bounds cannot be drawn again here; None where they can."""
-    then, now = stored.draws, bootstrap.draws()
-    if then is None or then.model_copy(update={"numpy": now.numpy}) == now:
-        return None
-    one, other = (
-        f"{draws.resamples:,} times from {draws.bit_generator} of numpy {draws.numpy} (stream {short(draws.stream)})"
-        for draws in (then, now)
-    )
-    return f"drawn {one}; here {other}"
 
 
 def _names(stored: Verdict, order: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from torchstone.core import console
 from torchstone.core.run import Run
 from torchstone.core.values import Budget
 from torchstone.core.verdict import Procedure
-from torchstone.judge import answers, evidence_directory, external, ledger, power
+from torchstone.judge import answers, evidence_directory, external, ledger, power, stored_metrics
 from torchstone.judge.answers import Told
 from torchstone.judge.evidence import Evidence
 from torchstone.judge.external import EvidenceVerdict
@@ -32,16 +32,18 @@ def judge_evidence(
 
     Each is a CSV, TSV, JSONL or Parquet file, or a directory that holds one (``answers.read`` says what is in it). The
     looks at this test set are counted in ``ledger_dir``: by default the folder ``ledger`` beside the baseline's file,
-    or, if that is of a run's test images, the run's own. Of the budget, the drop and the confidence count. ``out`` is a
-    directory to write, from which ``verify`` recomputes the verdict (``judge.evidence_directory``).
+    or, if that is of a run's test images, the run's own. Of the budget, the drop, its metric and the confidence count:
+    AUROC and the calibration error need scores, macro F1 does not. ``out`` is a directory to write, from which
+    ``verify`` recomputes the verdict (``judge.evidence_directory``).
     """
     names = [str(place) for place in (baseline, *candidates)]
-    told = [answers.read(Path(name)) for name in names]
+    scores = budget.metric in stored_metrics.BY_SCORES
+    told = [answers.read(Path(name), scores=scores) for name in names]
     for one in told:
         console.say(one.understood)
         if (part := one.header.get("part", "test")) != "test":
             console.say(f"note: {one.path} holds answers on {part}, by which models are chosen: they prove little")
-    case = external.case(told)
+    case = external.case(told, budget.metric)
     for note in case.notes:
         console.say(f"note: {note}")
     run = _run_of(told[0])
