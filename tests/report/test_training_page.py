@@ -12,7 +12,7 @@ import pytest
 
 from torchstone import report
 from torchstone.cli import _answers
-from torchstone.core import files, registry, tables
+from torchstone.core import files, numbers, registry, tables
 from torchstone.core.run import Run
 from torchstone.core.values import Artifact, Finding, MadeBy
 from torchstone.data import findings
@@ -113,7 +113,10 @@ def test_the_headline_is_the_epoch_whose_weights_were_kept(run: Run) -> None:
     shown, interval, told = _answers._on_val(artifact)
     assert shown == top1[lowest] < max(top1)
     assert interval is not None
-    assert f"{shown:.2f} % top-1 on {run.split().sizes['val']:,} val images (95 %: {interval[0]:.1f} to" in told
+    assert (
+        f"{shown:.2f} % top-1 on {run.split().sizes['val']:,} val images (95 %: {numbers.rounded_down(interval[0], 1):.1f} to"
+        in told
+    )
 
 
 def test_headings_are_words() -> None:
@@ -158,7 +161,8 @@ def test_the_figure_on_val_has_its_interval(run: Run) -> None:
     assert low < (stored.best["val_top1"] or 0) < high
     assert f"Seen on {images:,} images" in text
     assert f"from {low:.1f} to {high:.1f} %" in text
-    assert f"{images:,} val images (95 %: {low:.1f} to {high:.1f})" in text
+    least, most = numbers.rounded_down(low, 1), numbers.rounded_up(high, 1)
+    assert f"{images:,} val images (95 %: {least:.1f} to {most:.1f})" in text
 
 
 def keep_answers(run: Run, wrong: int) -> None:

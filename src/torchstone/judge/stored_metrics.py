@@ -82,7 +82,8 @@ class Measured:
         groups: NDArray[np.int64] | None,
         stored: dict[int, tuple[float, MetricResult | None]] | None = None,
     ) -> None:
-        self.metric, self.answers, self.groups, self.stored = metric, answers, groups, stored
+        self.metric: Metric = metric
+        self.answers, self.groups, self.stored = answers, groups, stored
         self.likely = likely
         self._drawn: dict[int, bootstrap.Metrics] = {}
 
