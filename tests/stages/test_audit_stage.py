@@ -12,7 +12,7 @@ from made_images import fill, picture
 from torchstone.audit import clean, features
 from torchstone.core import files, registry, tables
 from torchstone.core.errors import ArtifactError, ConfigError, DataError, UserError
-from torchstone.core.values import Catalog
+from torchstone.core.values import CATALOG_VERSION, Catalog
 from torchstone.data.findings import ITEMS_NAMED
 from torchstone.stages import audit as stage
 from torchstone.stages.audit import Audit
@@ -86,7 +86,7 @@ def test_a_check_or_package_that_came_later_counts_for_an_audited_folder(
 def test_a_catalog_of_another_version_is_read_again(images: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = audited(images, runs)
     stored = first.directory / "data" / "catalog.json"
-    stored.write_text(stored.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    stored.write_text(stored.read_text().replace(f'"schema_version": {CATALOG_VERSION}', '"schema_version": 1'))
     with pytest.raises(ArtifactError, match="catalog of version 1"):
         Catalog.load(stored)
     seen = reads(monkeypatch)

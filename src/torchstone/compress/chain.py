@@ -184,7 +184,7 @@ def _config(step: Step, name: str, options: dict[str, Any]) -> StepConfig:
             wanted = f"{name}={option.upper()}" if option == step.value_option else f"{name}:{option}=…"
             raise ChainError(f"'{name}' needs its {option}: {wanted}", hint=about) from None
         given = options.get(option)
-        said = f"'{name}': {option}={given} is refused: {first['msg'][0].lower()}{first['msg'][1:]}"
+        said = f"'{name}': {option}={given!r} is refused: {first['msg']}"
         raise ChainError(said, hint=_as_share(given, first) or about) from None
 
 
