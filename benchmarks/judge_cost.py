@@ -1,6 +1,7 @@
 """How much longer ``judge`` takes than the models it runs, imports and compilation apart.
 
-The run is judged again on its own test set: all predictions are made anew, all timings taken anew. Wall time, less what
+The run is judged again on its own test set: all predictions are made anew, all timings taken anew, and no portraits,
+which only describe. Wall time, less what
 it took to start and compile, is divided by the seconds that the runners spent computing.
 """
 
@@ -22,7 +23,7 @@ from torchstone.core.values import Budget, Candidate
 from torchstone.evaluate import predict, timing
 from torchstone.pipeline import run as run_all
 from torchstone.runtimes import open_candidate
-from torchstone.stages.judge import judge
+from torchstone.stages.judge import Measuring, judge
 
 
 def opening_seconds(candidates: list[Candidate]) -> float:
@@ -62,7 +63,8 @@ def measure(run: Run, names: list[str], margin: float) -> None:
     baseline = str(candidates[0].artifact.directory)
     with noted_sessions() as sessions:
         begin = time.perf_counter()
-        _, verdict = judge(baseline, [one.name for one in chosen[1:]], Budget(max_drop=margin))
+        asked = [one.name for one in chosen[1:]]
+        _, verdict = judge(baseline, asked, Budget(max_drop=margin), how=Measuring(portraits=False))
         wall = time.perf_counter() - begin
     predicted = [path for one in chosen if (path := run.predictions(one, "test")).exists()]
     answering = sum(predict.load(path).header["seconds"] for path in predicted)

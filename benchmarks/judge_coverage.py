@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from judge_levels import decided
 from torchstone.core.values import METRICS
 from torchstone.judge import accuracy, bootstrap
 
@@ -87,13 +87,12 @@ def metrics(times: int, resamples: int) -> None:
 def groups(times: int) -> None:
     print("\nimages in groups, a drop equal to the margin, nominal 2.5 %: passes by Tango, and with the design effect")
     random = np.random.default_rng(3)
-    z = NormalDist().inv_cdf(0.975)
     for (count, size), correlation in ((one, other) for one in GROUPS for other in (0.05, 0.3, 0.9)):
         names = np.repeat(np.arange(count), size)
         place = np.tile(np.arange(size), count)
         for lost_share, gained_share in ((0.01, 0.001), (0.03, 0.02), (0.08, 0.05)):
             spread = (1 - correlation) / correlation
-            passes = [0, 0]
+            seen = []
             for _ in range(times):
                 shares = [
                     random.beta(share * spread, (1 - share) * spread, count) for share in (lost_share, gained_share)
@@ -101,9 +100,10 @@ def groups(times: int) -> None:
                 lost = random.binomial(size, shares[0])
                 gained = np.minimum(random.binomial(size, shares[1]), size - lost)
                 effect = accuracy.design_effect(place < lost[names], place >= size - gained[names], names)
-                for number, one in enumerate((1.0, effect)):
-                    counts = (lost.sum() / one, gained.sum() / one, count * size / one)
-                    passes[number] += float(accuracy.score(*counts, lost_share - gained_share)) <= -z
+                seen.append((lost.sum(), gained.sum(), effect))
+            losses, gains, effects = (np.array(one) for one in zip(*seen, strict=True))
+            margin = lost_share - gained_share
+            passes = [decided(losses, gains, count * size, margin, 0.975, one).sum() for one in (1.0, effects)]
             said = " and ".join(f"{100 * one / times:.1f} %" for one in passes)
             print(
                 f"  {count:>4} groups of {size}, correlation {correlation:<4g} "

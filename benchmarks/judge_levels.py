@@ -3,17 +3,23 @@
 For a test set of n images, a share psi of them on which the two models differ in being right, and a true drop equal to
 the margin m, every pair (lost, gained) is weighed with its trinomial probability, and those count that Tango's bound
 passes. Nominal is 5 % and 2.5 %. With few images that differ no level can be met exactly, and less is as it should be.
+
+A bound keeps the margin exactly where the score test rejects at it, which is what the grid is computed by, for it is
+quick; ``decided_rate`` asks the judge's own rule of every outcome, and tests/judge/test_exact.py holds both together.
 """
 
 from __future__ import annotations
 
 import argparse
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from torchstone.judge import accuracy
+from torchstone.core.values import Budget
+from torchstone.core.verdict import AccuracyResult
+from torchstone.judge import accuracy, decide
 
 IMAGES = (100, 200, 400, 765, 1_570, 3_000, 6_280, 10_000)
 DISAGREEMENT = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
@@ -47,6 +53,32 @@ def pass_rate(n: int, disagreement: float, drop: float, margin: float, level: fl
     lost, gained, chance = outcomes(n, (disagreement + drop) / 2, (disagreement - drop) / 2)
     passes = accuracy.score(lost, gained, n, margin) <= -NormalDist().inv_cdf(level)
     return float(chance[passes].sum())
+
+
+def decided(
+    lost: NDArray[np.int64], gained: NDArray[np.int64], n: int, margin: float, level: float, effect: Any = 1.0
+) -> NDArray[np.bool_]:
+    """Whether the judge passes these counts, by the bounds and the rule that it decides by; ``effect`` is the design
+    effect of images in groups."""
+    uppers = accuracy.upper_bounds(lost / effect, gained / effect, n / effect, level)
+    lowers = -accuracy.upper_bounds(gained / effect, lost / effect, n / effect, level)
+    budget = Budget(max_drop=100 * margin)
+    effects = np.broadcast_to(effect, lost.shape)
+    passes = []
+    for x, y, lower, upper, one in zip(lost, gained, lowers, uppers, effects, strict=True):
+        result = AccuracyResult(
+            part="test", images=n, baseline_top1=90.0, top1=90.0, lost=int(x), gained=int(y),
+            drop=100 * float(x - y) / n, drop_upper=100 * float(upper), drop_lower=100 * float(lower),
+            design_effect=float(one), agreement=90.0,
+        )  # fmt: skip
+        passes.append(decide.drop(result, budget, level).outcome == "pass")
+    return np.array(passes)
+
+
+def decided_rate(n: int, disagreement: float, drop: float, margin: float, level: float) -> float:
+    """``pass_rate`` by what the judge decides."""
+    lost, gained, chance = outcomes(n, (disagreement + drop) / 2, (disagreement - drop) / 2)
+    return float(chance[decided(lost, gained, n, margin, level)].sum())
 
 
 def table(level: float) -> list[tuple[int, float, float, float]]:

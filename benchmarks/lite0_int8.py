@@ -106,7 +106,9 @@ def compare(given: argparse.Namespace) -> None:
         )  # fmt: skip
     title = (
         f"{bench.baseline.artifact.architecture}, at most {len(calibration)} photos to calibrate on, {len(photos):,} "
-        f"others asked about, batch 1, threads {given.threads}; {said}"
+        f"others asked about, batch 1, threads {given.threads}; {said}\n"
+        f"aims: {AGREES:g} % of the photos observed to have the same answer (its interval stands beside, and may reach "
+        f"below), {FASTER:g}× the speed by its lower bound"
     )
     columns = ("candidate", "agrees with FP32", "faster than it", "than eager FP32", "MB", "aims")
     workbench.printed(title, columns, rows)

@@ -114,8 +114,15 @@ class Bench:
     threads: int
 
     def built(self, text: str) -> Candidate | None:
-        """The candidate of a chain; None, and why, where this machine or network cannot have it."""
+        """The candidate of a chain; None, and why, where this machine or network cannot have it. A final step that
+        chooses by val, such as int8:max_drop, is a ChainError: val are the very photos here that it calibrates on."""
         planned = chain.plan(text)
+        for one in planned.steps:
+            if one.step.final and one.step.wants_val(one.config):
+                raise ChainError(
+                    f"'{one}' of '{text}' chooses by val, and there are no photos here but those it calibrates on",
+                    hint="measure it on a run: torchstone compress RUN CHAIN",
+                )
         try:
             return build.candidate(planned, self.baseline.artifact, self._sets, self.run, seed=0, threads=self.threads)
         except ChainError as error:

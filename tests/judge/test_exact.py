@@ -49,6 +49,18 @@ def test_false_passes_at_the_margin_keep_the_level(level: float, most: float, lo
     assert typical > 15
 
 
+@pytest.mark.parametrize(
+    ("n", "psi", "margin", "level"), [(400, 0.05, 0.01, 0.975), (200, 0.1, 0.03, 0.95), (765, 0.02, 0.01, 0.975)]
+)
+def test_what_the_judge_decides_by_its_bounds_is_what_the_score_test_says(
+    n: int, psi: float, margin: float, level: float
+) -> None:
+    """The rule that decides, asked of every outcome, where the true drop is the margin."""
+    rate = LEVELS["decided_rate"](n, psi, margin, margin, level)
+    assert rate == pytest.approx(pass_rate(n, psi, margin, margin, level), abs=1e-9)
+    assert 0.005 < rate <= 1.2 * (1 - level)
+
+
 def test_walds_interval_would_let_through_whatever_shows_no_difference() -> None:
     """37 % for a nominal 2.5 %: the bound that most tutorials would take."""
     n, psi, margin = 100, 0.01, 0.01

@@ -35,7 +35,7 @@ def test_no_test_prediction_is_read_or_needed(ladder: World) -> None:
 
 def test_what_is_too_slow_or_too_large_does_not_meet_the_test_set(ladder: World) -> None:
     found = select.shortlist(ladder.run, ladder.candidates, Budget(max_drop=1.0, min_speedup=4.6))
-    assert names(ladder, found) == ["int8@onnxruntime", "int8@openvino"] or names(ladder, found) == ["int8@openvino"]
+    assert names(ladder, found) == ["int8@openvino"]
     assert "4.6× asked" in reasons(ladder, found)["onnx@openvino"]
     assert found.free_rival is None
 

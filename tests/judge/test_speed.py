@@ -158,6 +158,7 @@ def test_a_control_that_scatters_leaves_the_session_undecided() -> None:
     found = control([0.8, 1.25] * 8)
     assert found.outcome == "undecided"
     assert "noisy" in found.reason
+    assert "leaves 0.95-1.05" in found.reason
 
 
 def test_a_control_needs_six_quartets() -> None:
@@ -166,14 +167,14 @@ def test_a_control_needs_six_quartets() -> None:
 
 
 def test_a_fair_clock_is_voided_at_most_once_in_a_thousand_sessions() -> None:
+    """The processes differ by as much as is fair, so that each session in which the interval misses them is void."""
     random = np.random.default_rng(11)
     outcomes = []
-    for _ in range(2000):
-        found = speed.control(of_ratios(list(np.exp(random.normal(0, 0.01, 16)))))
-        assert found is not None
-        outcomes.append(found.outcome)
-    assert outcomes.count("void") <= 4
-    assert outcomes.count("undecided") == 0
+    for number in range(4000):
+        centre = speed.FAIR[number % 2]
+        outcomes.append(control(list(centre * np.exp(random.normal(0, 0.01, 16)))).outcome)
+    assert 1 <= outcomes.count("void") <= 4
+    assert outcomes.count("undecided") <= 4
 
 
 def test_stored_tables_give_their_quartets_by_phase_and_rival(ladder: World) -> None:

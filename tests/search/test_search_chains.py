@@ -20,8 +20,10 @@ from command_line import torchstone
 from torchstone.config import Settings
 from torchstone.core import files, tables
 from torchstone.core.errors import ConfigError
+from torchstone.core.run import Run
 from torchstone.core.values import Artifact, Candidate
-from torchstone.evaluate import predict
+from torchstone.evaluate import predict, timing
+from torchstone.judge import speed
 from torchstone.judge.select import Screened
 from torchstone.report import search_page
 from torchstone.search.results import PAGE, SUMMARY, TABLE
@@ -73,22 +75,34 @@ def found(run: Path) -> FoundChains:
     return search_chains(asked(run, objective=("drop", "speed", "size")))
 
 
+def ratios_of(run: Path) -> dict[str, float]:
+    """By the artifact's directory: the ratio against the baseline, of the timings that its session left."""
+    here = Run(run)
+    baseline, *others = here.load_candidates()
+    found = {}
+    for one in others:
+        table = timing.load_timings(here.timings(one))
+        found[one.artifact.directory.name] = speed.quartets(table, "screening", baseline.id).ratio
+    return found
+
+
 def test_trials_are_chains_that_were_built_and_measured(found: FoundChains, run: Path) -> None:
     trials = found.summary.trials
     assert [trial.name for trial in trials[:2]] == ["onnx", "int8=64:calibration=minmax@onnxruntime"]
     assert len({trial.name for trial in trials}) == len(trials) == 6, "no chain is drawn twice while there are others"
     assert {trial.state for trial in trials} <= {"complete", "stopped"}
+    timed = ratios_of(run)
     for trial in trials:
         if not trial.values:
             assert "meets the budget" in (trial.why or "")
             continue
-        drop, speed, size = trial.values
+        drop, ratio, size = trial.values
         assert (run / "artifacts" / trial.facts["artifact"] / "artifact.json").exists()
         assert size == pytest.approx(Artifact.load(run / "artifacts" / trial.facts["artifact"] / "artifact.json")
                                      .model_copy(update={"directory": run / "artifacts" / trial.facts["artifact"]})
                                      .size_mb)  # fmt: skip
         assert -20 < drop < 100
-        assert 0.05 < speed < 100
+        assert ratio == timed[trial.facts["artifact"]]
         assert trial.facts["machine"] == found.machines[0]
     exported = trials[0]
     assert exported.values

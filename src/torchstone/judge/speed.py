@@ -134,9 +134,9 @@ def throughput(table: Any) -> float | None:
 def control(measured: Quartets) -> ControlResult | None:
     """What the baseline against itself says of the session; None with fewer than six quartets (no 95 % interval).
 
-    Void when the two-sided 99.9 % interval lies outside 0.98-1.02: the clock prefers one of two equal processes.
-    Undecided when the 95 % interval leaves 0.95-1.05: too noisy to tell. Less than 2 % is no reason to throw a session
-    away: where a process's memory happens to lie makes it that much slower for life (docs/adr).
+    Void when the two-sided 99.9 % interval lies outside ``FAIR``: the clock prefers one of two equal processes.
+    Undecided when the 95 % interval leaves ``TOLERANCE``: too noisy to tell. Less than 2 % is no reason to throw a
+    session away: where a process's memory happens to lie makes it that much slower for life (docs/adr).
     """
     low95, high95 = _bounds(measured.log_ratios, 0.975)
     if low95 is None or high95 is None:
@@ -150,11 +150,12 @@ def control(measured: Quartets) -> ControlResult | None:
             "void",
             (
                 f"the baseline timed against itself came out different: 99.9 % interval "
-                f"{interval999[0]:.3f}-{interval999[1]:.3f} lies outside 0.98-1.02"
+                f"{interval999[0]:.3f}-{interval999[1]:.3f} lies outside {FAIR[0]}-{FAIR[1]}"
             ),
         )
     elif interval95[0] < TOLERANCE[0] or interval95[1] > TOLERANCE[1]:
-        outcome, reason = "undecided", f"the machine is too noisy: A/A interval {printed} leaves 0.95-1.05"
+        allowed = f"{TOLERANCE[0]}-{TOLERANCE[1]}"
+        outcome, reason = "undecided", f"the machine is too noisy: A/A interval {printed} leaves {allowed}"
     else:
         outcome, reason = "clean", f"the baseline against itself: {printed} (95 %)"
     return ControlResult(
