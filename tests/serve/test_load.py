@@ -38,8 +38,8 @@ class Planted:
     """A server of one thread that answers each request with what ``answer`` says of its number: a status, or None to
     hang up. It may sleep, which holds up everybody."""
 
-    def __init__(self, answer: Callable[[int], int | None]) -> None:
-        self.answer = answer
+    def __init__(self, answer: Callable[[int], int | None], times: int = 1) -> None:
+        self.answer, self.times = answer, times
         self.bodies: list[bytes] = []
         self.port = 0
         self._ready = threading.Event()
@@ -62,7 +62,7 @@ class Planted:
                 status = self.answer(len(self.bodies) - 1)
                 if status is None:
                     break
-                writer.write(b"HTTP/1.1 %d So\r\ncontent-length: 2\r\n\r\n{}" % status)
+                writer.write(b"HTTP/1.1 %d So\r\ncontent-length: 2\r\n\r\n{}" % status * self.times)
         writer.close()
 
     def __enter__(self) -> Planted:
@@ -156,6 +156,14 @@ def test_what_is_not_answered_is_told_apart() -> None:
     assert counts[loads.SILENT] >= 1
     assert np.isfinite(found.latencies).sum() == counts[200]
     assert found.opened >= 20  # each that hung up is replaced
+
+
+def test_an_answer_to_nothing_is_no_answer() -> None:
+    """A server that says everything twice is left alone after the first time."""
+    with Planted(always, times=2) as server:
+        found = session(server.port, np.arange(0.0, 0.5, 0.01), connections=1)
+    assert Counter(found.status.tolist()) == {200: 50}
+    assert found.opened > 10
 
 
 def test_a_server_that_has_gone_refuses_each_request() -> None:

@@ -64,6 +64,7 @@ class Application:
             await self._refuse(exchange, Refusal("failed", "the server failed on this request"))
         finally:
             exchange.end()
+            del scope["torchstone.exchange"]  # else the two would wait, with the body, for a collection of garbage
 
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         if not exchange.status:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from torchstone.core.errors import TorchstoneError
+from torchstone.core.errors import DataError
 from torchstone.core.values import Preprocess
 from torchstone.data.appearance import side_of
 from torchstone.data.preprocess import prepare
@@ -98,8 +98,8 @@ class Decoding:
             return
         try:
             job.pixels = prepare(job.content, job.preprocess, max_pixels=self._max_pixels)
-        except TorchstoneError as error:
-            job.error = error
+        except DataError as error:  # anew: this one knows the frames that know the image, and this job, which knows it
+            job.error = DataError(error.message, hint=error.hint)
         except Exception as error:  # the thread must go on for the others
             job.error = error
         if job.look:

@@ -59,9 +59,15 @@ def protocol(header_timeout: float, body_timeout: float) -> type[asyncio.Protoco
                 self.transport.write(TOO_LARGE)
                 self.transport.close()
 
+        def on_response_complete(self) -> None:
+            if self.cycle is not None and self.cycle.response_complete:
+                self.cycle.body = bytearray()  # of a refused request: nobody reads it, and the connection may rest
+            super().on_response_complete()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_clock()
             super().connection_lost(exc)
+            self.cycle = None  # else both would wait, with what was received, for a collection of garbage
 
         def _stop_clock(self) -> None:
             self._seen = 0

@@ -327,12 +327,19 @@ def _probabilities(known: bytes | None, classes: int) -> NDArray[np.float32] | N
     return found if 0.99 < found.sum() < 1.01 and found.min() >= 0 else None  # NaN is neither
 
 
-async def _all(awaited: Sequence[asyncio.Future]) -> list:
-    """The results in their order, or the first error in it, after all have ended: none is left without a reader."""
-    if len(awaited) == 1:
-        return [await awaited[0]]
-    found = await asyncio.gather(*awaited, return_exceptions=True)
-    for one in found:
-        if isinstance(one, BaseException):
-            raise one
+async def _all(awaited: list[Any]) -> list:
+    """The results in their order, or the first error in it, after all have ended: none is left without a reader.
+
+    ``awaited`` is emptied. An error knows the frames that it came through, those know the futures, and a future knows
+    its error: all of it would wait, with the images, for a collection of garbage."""
+    try:
+        if len(awaited) == 1:
+            return [await awaited[0]]
+        found = await asyncio.gather(*awaited, return_exceptions=True)
+    finally:
+        awaited.clear()
+    first = [one for one in found if isinstance(one, BaseException)][:1]
+    if first:
+        found.clear()
+        raise first.pop()
     return found
