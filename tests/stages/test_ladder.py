@@ -52,7 +52,7 @@ def test_what_was_decided_stays_decided(
 
     def once(data: Data, candidates: Sequence[Candidate], timed: Sequence[Candidate], *others: Any) -> None:
         """A session that is trusted, however busy the machine is."""
-        clock.measure(data, candidates, timed, *others)
+        clock.measure(data, candidates, timed, *others[:-1])
         sessions.append(len(timed))
 
     monkeypatch.setattr(clock, "controlled", once)

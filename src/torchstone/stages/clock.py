@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SESSIONS = 3
-"""Timing sessions that are tried until one has a clean control."""
 IMAGES = 64
 """Real images that the timed calls take turns with."""
 
@@ -30,16 +28,18 @@ def controlled(
     free_rival: str | None,
     phase: timing.Phase,
     quartets: int,
+    sessions: int,
 ) -> None:
-    """A session with its A/A control; repeated, a few times at most, while that says that the clock cannot be trusted.
-    The control knows nothing of the candidates, so that choosing by it favours none of them. The last session stays."""
+    """A session with its A/A control; repeated, up to so many ``sessions``, while that says that the clock cannot be
+    trusted. The control knows nothing of the candidates, so that choosing by it favours none of them. The last session
+    stays."""
     baseline = candidates[0]
-    for number in range(1, SESSIONS + 1):
+    for number in range(1, sessions + 1):
         session = measure(data, candidates, timed, free_rival, phase, quartets, control=True)
         control = speed.control(speed.quartets(session.tables[baseline.id], phase, baseline.id))
         if control is None or control.outcome == "clean":
             return
-        console.say(f"session {number} of at most {SESSIONS}: {control.reason}")
+        console.say(f"session {number} of at most {sessions}: {control.reason}")
 
 
 def measure(

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     pass
 
 
+SESSIONS = 3
+"""Timing sessions that are tried until one has a clean control."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measuring:
     """How much is measured of what meets the test set."""
@@ -105,7 +109,7 @@ def decide(
     timed = [one for one in candidates[1:] if one.id in chosen.order]
     if timed:
         console.say(f"timing {', '.join(one.name for one in timed)}")
-        clock.controlled(data, candidates, timed, chosen.free_rival, "judged", how.quartets)
+        clock.controlled(data, candidates, timed, chosen.free_rival, "judged", how.quartets, SESSIONS)
     question = ledger.entry(candidates[0], chosen.order, budget, chosen.procedure)
     tests = data.split.test_fingerprint, data.split.earlier_tests
     look = ledger.look(run.ledger, tests[0], question, tests[1]) if timed else 1

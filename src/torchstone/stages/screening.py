@@ -18,6 +18,8 @@ from torchstone.stages.read import Data
 
 QUARTETS = 8
 """Of each comparison: enough for a control that says whether to trust a session, as each is of another moment."""
+SESSIONS = 2
+"""That are tried for a clean control: a noisy one rules nothing out, so that more would cost time and spare little."""
 
 
 def answer(data: Data, candidates: Sequence[Candidate]) -> None:
@@ -31,6 +33,6 @@ def screen(data: Data, baseline: Candidate, made: Sequence[Candidate], budget: B
     """By id, each of ``made``, timed against the baseline in one session; the reason where it cannot be compared."""
     answer(data, [baseline, *made])  # many workers at a time may; what follows is read with its own session's control
     with files.alone(data.run.busy / "screening.lock", "screening"):
-        clock.controlled(data, [baseline, *made], made, None, "screening", QUARTETS)
+        clock.controlled(data, [baseline, *made], made, None, "screening", QUARTETS, SESSIONS)
         found = select.screen(Evidence(data.run), [baseline, *made], budget)
     return {one.id: screened for one, screened in found}

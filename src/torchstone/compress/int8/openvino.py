@@ -61,7 +61,7 @@ class Quantiser:
 
     @signal_stack_kept()
     def _quantised(self, model: Any, pixels: NDArray[np.uint8], floating: Collection[str]) -> Any:
-        kept = [*floating, *self._means]
+        kept = [*floating, *_behind(model, floating), *self._means]
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # 'no CUDA runtime', at every import
@@ -77,9 +77,25 @@ class Quantiser:
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(pixels),
                 fast_bias_correction=False,
-                ignored_scope=nncf.IgnoredScope(names=kept) if kept else None,
+                ignored_scope=nncf.IgnoredScope(names=kept, validate=False) if kept else None,
                 advanced_parameters=AdvancedQuantizationParameters(
                     overflow_fix=OverflowFix.ENABLE if needs_reduced_range() else OverflowFix.DISABLE,
                     disable_bias_correction=self._config.bias != "accurate",
                 ),
             )
+
+
+def _behind(model: Any, floating: Collection[str]) -> list[str]:
+    """Names of what stands between these layers and the next: products, sums and means that NNCF would go on rounding,
+    so that a network with all its layers in floating point would still lose."""
+    found: dict[str, None] = {}
+    ahead = [node for node in model.get_ordered_ops() if node.get_friendly_name() in floating]
+    while ahead:
+        for output in ahead.pop().outputs():
+            for target in output.get_target_inputs():
+                node = target.get_node()
+                name = node.get_friendly_name()
+                if node.get_type_name() not in (*LAYERS, "Result") and name not in found:
+                    found[name] = None
+                    ahead.append(node)
+    return list(found)
