@@ -507,7 +507,8 @@ def test_patients_with_images_of_several_classes_are_stratified_by_the_rarest(
 ) -> None:
     """What is assigned by the class that most of a patient's images have leaves rare classes out of whole parts."""
     with_class = [sum(counts[label] > 0 for counts in patients) for label in range(3)]
-    assume(min(with_class) >= 10)
+    # With 10 or so, most of them shared with a rarer class, a part may get none, which is refused (docs/log.md).
+    assume(min(with_class) >= 16)
     rows = [
         (f"c{label}-{patient}-{index}", label, None, f"patient{patient}")
         for patient, counts in enumerate(patients)
