@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def numbers(found: MetricResult | None) -> list[float]:
     return [found.baseline, found.value, found.difference, found.lower, found.upper]
 
 
-def judged(tmp_path: Path, metric: Metric, before: np.ndarray, after: np.ndarray, **options: float) -> EvidenceVerdict:
+def judged(tmp_path: Path, metric: Metric, before: np.ndarray, after: np.ndarray, **options: Any) -> EvidenceVerdict:
     base, candidate = (
         written(tmp_path / name, probabilities(one)) for name, one in (("a.csv", before), ("b.csv", after))
     )
