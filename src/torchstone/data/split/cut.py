@@ -75,8 +75,8 @@ def pool(
 
 def by_quota(pool: Pool, shares: Mapping[Part, float], classes: int) -> NDArray[np.int8]:
     """Every class shared out by count, in the order of the draws: a part takes units until it has its share, and each
-    later one (train is the last) is left at least one. Where units have one image of one class each, every part's size
-    is within one image of its share."""
+    later one (train is the last) is left at least one, be it by a change of places at the end. Where units have one
+    image of one class each, every part's size is within one image of its share."""
     part = pool.part.copy()
     for _, units, images in pool.of_classes(classes):
         have = np.bincount(part[units], weights=images, minlength=1 + max(CODE.values()))
@@ -95,6 +95,26 @@ def by_quota(pool: Pool, shares: Mapping[Part, float], classes: int) -> NDArray[
             part[waiting[first:last]] = CODE[name]
             first = last
         part[waiting[first:]] = CODE["train"]
+    return _completed(pool, part, [CODE[name] for name in (*shares, "train")], classes)
+
+
+def _completed(pool: Pool, part: NDArray[np.int8], codes: Iterable[int], classes: int) -> NDArray[np.int8]:
+    """``part``, where a part without a class that others have gets its smallest unit that none of them will miss: units
+    of several classes were placed by the rarest, and may have left too few to the next."""
+    have = np.zeros((classes, 1 + max(CODE.values())), np.intp)
+    np.add.at(have, (pool.pair_label, part[pool.pair_unit]), pool.pair_images)
+    for label, units, images in pool.of_classes(classes):
+        for code in codes:
+            if have[label, code]:
+                continue
+            for unit in units[np.lexsort((pool.turns[units], images))]:
+                its = pool.pair_unit == unit
+                labels, counts = pool.pair_label[its], pool.pair_images[its]
+                if pool.part[unit] == 0 and (have[labels, part[unit]] > counts).all():
+                    have[labels, part[unit]] -= counts
+                    have[labels, code] += counts
+                    part[unit] = code
+                    break
     return part
 
 
