@@ -127,14 +127,16 @@ class World:
         noise: float = 0.01,
         second_process: float = 1.0,
         session: str = "",
+        controlled: bool = True,
     ) -> None:
-        """One session: every candidate against the baseline, the given ``pairs``, and the A/A control."""
+        """One session: every candidate against the baseline, the given ``pairs``, and the A/A control, which one for
+        screening has where it is ``controlled``."""
         baseline = self.candidates[0]
         for number, candidate in enumerate(self.candidates):
             rivals = [baseline.id, *(rival.id for one, rival in pairs if one.id == candidate.id)]
             rows = []
-            if number == 0 and phase == "screening":
-                rivals = []  # a screening session has no control
+            if number == 0 and not controlled:
+                rivals = []
             for rival in dict.fromkeys(rivals):
                 random = np.random.default_rng([number, len(phase), len(rows)])
                 truth = {"candidate": self.models[candidate.id].ms, "rival": self.models[rival].ms}

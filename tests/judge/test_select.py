@@ -103,6 +103,29 @@ def test_a_candidate_without_timings_is_left_out_and_a_baseline_without_answers_
         select.shortlist(world.run, world.candidates, Budget())
 
 
+def test_a_noisy_session_rules_out_nothing_of_its_own(world: World) -> None:
+    world.add("torch", ms=4.0, runtime="torch")
+    slow, budget = world.candidate(world.add("slow", ms=6.0)), Budget(min_speedup=1.5)
+
+    def screened() -> select.Screened:
+        [(_, found)] = select.screen(Evidence(world.run), world.candidates, budget)
+        assert isinstance(found, select.Screened)
+        return found
+
+    world.time("screening", 8, second_process=1.5, session="noisy")
+    noisy = world.timings(slow)
+    assert "too noisy" in (screened().noise or "") or "came out different" in (screened().noise or "")
+    assert select.out_of_reach(screened(), budget) is None
+    assert select.out_of_reach(screened(), Budget(max_size_mb=0.001)) is not None, "a size is known without a clock"
+    world.time("screening", 8, session="clean")
+    assert screened().noise is None
+    assert "1.5× asked" in (select.out_of_reach(screened(), budget) or "")
+    world.write_timings(slow, noisy)
+    world.time("screening", 8, second_process=1.5, session="later")
+    world.write_timings(slow, [(row[0], "clean", *row[2:]) for row in noisy])
+    assert screened().noise is None, "the control of another session says nothing of this one"
+
+
 def test_a_named_shortlist_keeps_the_users_order(ladder: World) -> None:
     order = [ladder.candidates[6].id, ladder.candidates[1].id]
     found = select.named(ladder.candidates, order)

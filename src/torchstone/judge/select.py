@@ -16,9 +16,10 @@ from typing import Literal
 from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
 from torchstone.core.values import METRICS, Budget, Candidate
-from torchstone.core.verdict import AccuracyResult, ControlResult, LatencyResult, MetricResult, Procedure, SpeedResult
+from torchstone.core.verdict import AccuracyResult, LatencyResult, MetricResult, Procedure, SpeedResult
 from torchstone.judge import accuracy, bootstrap, decide, pareto, speed
 from torchstone.judge.evidence import Evidence
+from torchstone.judge.speed import Quartets
 
 MOST = 3
 """Candidates that may meet the test set in one look."""
@@ -153,13 +154,14 @@ def screen(
 ) -> list[tuple[Candidate, Screened | str]]:
     """Each candidate with its screening, or with the reason why it has none."""
     baseline = candidates[0]
-    control = _control(evidence, baseline)
     truth = evidence.predictions(baseline, "val")
     if truth is None:
         raise ArtifactError(
             f"the baseline '{baseline.name}' has no val predictions", hint="type the command that makes them again"
         )
     groups, level = evidence.groups(truth.items), budget.confidence
+    own = evidence.timings(baseline)
+    control = None if own is None else speed.quartets(own, "screening", baseline.id)
     found: list[tuple[Candidate, Screened | str]] = []
     for candidate in candidates[1:]:
         answers, table = evidence.predictions(candidate, "val"), evidence.timings(candidate)
@@ -172,6 +174,7 @@ def screen(
             continue
         ratio = speed.compare(measured, baseline.name, baseline.id, SCREENING_LEVEL)
         latency = speed.latency(measured.candidate, SCREENING_LEVEL)
+        noise = _noise(control, measured)
         assert ratio is not None
         assert latency is not None
         result = accuracy.compare("val", truth, answers, baseline.artifact.classes, level, groups)
@@ -183,18 +186,21 @@ def screen(
             found.append((candidate, f"val does not bound its {METRICS[budget.metric]}"))
             continue
         risk = 0.0 if candidate.repeats(baseline) else _risk(result, measured, level)
-        noise = control.reason if control is not None and control.outcome != "clean" else None
         screened = Screened(
-            candidate=candidate, accuracy=measured, speed=ratio, latency=latency, risk=risk, noise=noise
-        )
+            candidate=candidate, accuracy=measured, speed=ratio, latency=latency, risk=risk,
+            noise=noise,
+        )  # fmt: skip
         found.append((candidate, screened))
     return found
 
 
-def _control(evidence: Evidence, baseline: Candidate) -> ControlResult | None:
-    """Of the last screening session."""
-    table = evidence.timings(baseline)
-    return None if table is None else speed.control(speed.quartets(table, "screening", baseline.id))
+def _noise(control: Quartets | None, measured: Quartets) -> str | None:
+    """Why the session of these quartets cannot be trusted; None where it can, or where the ``control`` is that of
+    another session: only the last one's is kept."""
+    if control is None or control.sessions != measured.sessions:
+        return None
+    found = speed.control(control)
+    return None if found is None or found.outcome == "clean" else found.reason
 
 
 def _risk(result: AccuracyResult, measured: MetricResult, level: float) -> float:

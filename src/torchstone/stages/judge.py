@@ -15,6 +15,7 @@ from torchstone.core.verdict import Verdict
 from torchstone.evaluate import portrait, predict
 from torchstone.judge import ledger, power, select
 from torchstone.judge import verdict as verdicts
+from torchstone.judge.evidence import Evidence
 from torchstone.judge.select import Shortlist
 from torchstone.stages import clock, screening
 from torchstone.stages.compress import build_all, plan_all
@@ -114,12 +115,13 @@ def decide(
     tests = data.split.test_fingerprint, data.split.earlier_tests
     look = ledger.look(run.ledger, tests[0], question, tests[1]) if timed else 1
     by_id = {one.id: one for one in candidates}
-    verdict = verdicts.judge(run, candidates, chosen, budget, look, slices)
+    evidence = Evidence(run)
+    verdict = verdicts.judge(run, candidates, chosen, budget, look, slices, evidence=evidence)
     while (candidate_id := verdicts.next_to_test(verdict)) is not None:
         candidate = by_id[candidate_id]
         images = data.sets(candidate.artifact, "test")["test"]
         predict.predict(candidate, data.split, "test", images, run.predictions(candidate, "test"))
-        verdict = verdicts.judge(run, candidates, chosen, budget, look, slices)
+        verdict = verdicts.judge(run, candidates, chosen, budget, look, slices, evidence=evidence)
     met = [
         one
         for one in candidates
@@ -127,7 +129,7 @@ def decide(
     ]
     if how.portraits and met:
         _portray(data, met)
-        verdict = verdicts.judge(run, candidates, chosen, budget, look, slices)
+        verdict = verdicts.judge(run, candidates, chosen, budget, look, slices, evidence=evidence)
     run.save_candidates(list(candidates))
     verdict.save(run.verdict)
     return verdict

@@ -77,7 +77,7 @@ class Quantiser:
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(pixels),
                 fast_bias_correction=False,
-                ignored_scope=nncf.IgnoredScope(names=kept, validate=False) if kept else None,
+                ignored_scope=nncf.IgnoredScope(names=kept) if kept else None,
                 advanced_parameters=AdvancedQuantizationParameters(
                     overflow_fix=OverflowFix.ENABLE if needs_reduced_range() else OverflowFix.DISABLE,
                     disable_bias_correction=self._config.bias != "accurate",

@@ -36,7 +36,7 @@ class WrongLabels:
         # Not all of them were asked about: as many of the others seem wrong as of these.
         count = round(int((context.late >= limit).sum()) * len(found) / max(1, len(high)))
         errs = 1 - float(context.curve("val_top1")[context.best_epoch - 1]) / 100
-        if count <= max(FEW, max(SHARE, OF_ERRORS * errs) * len(context.late)):
+        if count <= max(FEW, SHARE * len(context.late), OF_ERRORS * errs * len(context.late)):
             return []
         classes = context.classes
         named = name_a_few(
