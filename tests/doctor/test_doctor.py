@@ -42,6 +42,7 @@ def sound(tmp_path: Path) -> Machine:
         packages=(Package("torchstone", "0.1.0", ("numpy>=2.0",)), Package("numpy", "2.1.0", ())),
         importable=lambda _: False,
         command=no_such_program,
+        free_bytes=lambda _: 10**11,
         torch_build=lambda: None,
     )
 
@@ -179,9 +180,16 @@ def test_disk_that_cannot_be_written(sound: Machine, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("free", "severity"), [(10**8, "error"), (10**9, "warning"), (10**11, "info")])
-def test_disk_that_is_nearly_full(sound: Machine, monkeypatch: pytest.MonkeyPatch, free: int, severity: str) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 0, free))  # type: ignore[attr-defined]
-    assert {finding.severity for finding in examine("disk", sound)} == {severity}
+def test_disk_that_is_nearly_full(sound: Machine, free: int, severity: str) -> None:
+    findings = examine("disk", sound, free_bytes=lambda _: free)
+    assert {finding.severity for finding in findings} == {severity}
+    assert all(finding.evidence["free_gb"] == free / 10**9 for finding in findings)
+
+
+def test_the_disk_of_this_machine_is_asked(tmp_path: Path) -> None:
+    before = shutil.disk_usage(tmp_path).free
+    free = Machine().free_bytes(tmp_path)
+    assert abs(free - before) < 0.5 * max(free, before)  # others write beside us
 
 
 def test_disk_leaves_nothing_behind(sound: Machine, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,11 @@ def command(*arguments: str) -> str:
     return subprocess.run(arguments, capture_output=True, text=True, timeout=20, check=True).stdout
 
 
+def free_bytes(place: Path) -> int:
+    """What may still be written to the disk that holds ``place``, bytes. Raises an OSError."""
+    return shutil.disk_usage(place).free
+
+
 def torch_build() -> TorchBuild | None:
     """Asks torch itself; None where it is not installed or cannot be imported (the check ``torch`` says why)."""
     import warnings
@@ -107,6 +113,7 @@ class Machine:
     packages: tuple[Package, ...] = field(default_factory=installed)
     importable: Callable[[str], bool] = importable
     command: Callable[..., str] = command
+    free_bytes: Callable[[Path], int] = free_bytes
     torch_build: Callable[[], TorchBuild | None] = torch_build
 
     @property

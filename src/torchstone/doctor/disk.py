@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import ClassVar
@@ -25,15 +24,15 @@ class Disk:
 
     def run(self, context: Machine) -> list[Finding]:
         return [
-            self._place("runs", context.runs, "torchstone run DATA --runs /another/disk/runs"),
-            self._place("temporary files", context.temporary, "export TMPDIR=/another/disk"),
+            self._place(context, "runs", context.runs, "torchstone run DATA --runs /another/disk/runs"),
+            self._place(context, "temporary files", context.temporary, "export TMPDIR=/another/disk"),
         ]
 
-    def _place(self, purpose: str, wanted: Path, elsewhere: str) -> Finding:
+    def _place(self, context: Machine, purpose: str, wanted: Path, elsewhere: str) -> Finding:
         place = _existing(wanted)
         try:
             _write(place)
-            free = shutil.disk_usage(place).free / GB
+            free = context.free_bytes(place) / GB
         except OSError as error:
             return Finding(
                 check="disk",
