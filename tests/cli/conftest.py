@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from command_line import SMALL, torchstone
+from command_line import SMALL, started
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A whole small run by the command line: its directory and the JSON that it printed."""
     place = tmp_path_factory.mktemp("finished")
-    done = torchstone(*SMALL, "--json", cwd=place)
+    done = started(*SMALL, "--json", cwd=place)
     assert done.returncode in (0, 3), done.stderr
     return place / "runs" / "small", json.loads(done.stdout)

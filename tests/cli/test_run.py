@@ -147,6 +147,7 @@ def test_a_dry_run_shows_the_ladder_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("short_sessions")
 def test_compress_evaluate_and_judge_by_themselves(copy: Path) -> None:
     planned = torchstone("compress", copy, "prune=0.3+finetune=1", "--dry-run")
     assert planned.returncode == 0

@@ -76,6 +76,7 @@ def test_every_way_to_calibrate_keeps_the_accuracy(text: str, baseline: Candidat
         ("int8:percentile=99.9", "which has no percentile"),
         ("int8:calibration=percentile,percentile=20", "percentile='20' is refused"),
         ("int8:max_drop=-1", "max_drop='-1' is refused"),
+        ("int8:keep=2,max_drop=1", "both say how many layers"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(text: str, problem: str) -> None:
@@ -154,6 +155,12 @@ def test_the_layers_that_break_it_go_back_and_are_named(
     assert second in named[0], "the layer whose input INT8 cannot see goes back first"
     assert all(first in name or second in name for name in named), "no layer goes back that was not spoilt"
     assert mended.size_mb < artifact.size_mb
+
+    kept = run(keep=1)
+    assert whole - top1_on_val(kept) <= 1.0, "one layer is the cause, and is found without a label"
+    assert second in kept.notes[-1].partition("in floating point: ")[2]
+    with pytest.raises(ChainError, match="50 layers asked"):
+        run(keep=50)
 
 
 def leaning(baseline: Candidate, data: Data, place: Path) -> Any:

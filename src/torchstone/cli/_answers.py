@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torchstone.cli import _judged
+from torchstone.cli._tables import chain_cell, is_narrow
 from torchstone.core import files
 from torchstone.core.run import Run
 from torchstone.core.values import METRICS, SEVERITIES, Artifact, Candidate, Finding, Outcome
@@ -27,8 +28,6 @@ Judged = TypeVar("Judged", "CandidateVerdict", "EvidenceRow")
 
 OUTCOME_CODES = {"pass": 0, "fail": 1, "undecided": 3, "void": 3}
 COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "void": "yellow", "baseline": "bold"}
-NARROW = 110
-"""Width of a terminal below which the table leaves columns out."""
 
 
 def exit_code(outcome: Outcome, asked: Sequence[str], *, every: bool) -> int:
@@ -55,6 +54,8 @@ def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int
     out.print(verdict_table(found.rows, listed, out.width, found.winner))
     _judged.beside(found, out)
     out.print(f"\n{found.sentence}", highlight=False)
+    if found.control is not None and found.control.outcome != "clean":
+        out.print(f"  the clock: {found.control.reason}", highlight=False, markup=False)
     for row in found.rows:
         if row.outcome in ("fail", "undecided", "void") and row.reason not in found.sentence:
             out.print(f"  {row.name}: {row.outcome}: {row.reason}", highlight=False, markup=False)
@@ -75,10 +76,9 @@ def verdict_table(
 ) -> Any:
     """A line a candidate: its name, the columns that this width has room for, and its outcome. ``chosen`` is the id of
     the one to ship."""
-    from rich.markup import escape
     from rich.table import Table
 
-    narrow = width < NARROW
+    narrow = is_narrow(width)
     listed = columns.shown(listed, narrow=narrow)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0))
     table.add_column("candidate", overflow="fold")
@@ -86,8 +86,7 @@ def verdict_table(
         table.add_column(column.title.replace(" (", "\n(") if narrow else column.title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
-        name = escape(row.name.replace("+", "+\n") if narrow else row.name)
-        table.add_row(name, *(column.text(row) for column in listed), _outcome(row, chosen))
+        table.add_row(chain_cell(row.name, narrow=narrow), *(column.text(row) for column in listed), _outcome(row, chosen))
     return table
 
 

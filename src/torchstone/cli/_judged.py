@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torchstone.cli._tables import chain_cell, is_narrow
 from torchstone.core.values import METRICS
 from torchstone.core.verdict import CandidateVerdict, MetricResult, SliceResult, Verdict
 from torchstone.judge.slices import LEAST
@@ -32,19 +33,21 @@ def beside(found: Verdict, out: Any) -> None:
     tested = [row for row in found.rows[1:] if row.outcome != "not tested" and row.accuracy is not None]
     if not tested:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("points worse (at most)")
+    narrow = is_narrow(out.width)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0))
+    table.add_column("points worse\n(at most)" if narrow else "points worse (at most)", overflow="fold")
     for title in METRICS.values():
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("keeps 99 %", justify="right", no_wrap=True)
+        table.add_column(title.replace(" ", "\n") if narrow else title, justify="right", no_wrap=True)
+    table.add_column("keeps\n99 %" if narrow else "keeps 99 %", justify="right", no_wrap=True)
     if found.procedure == "holm":
         table.add_column("level", justify="right", no_wrap=True)
     for row in tested:
         assert row.accuracy is not None
         by_name = {one.name: one for one in row.metrics}
         cells = [bounded(by_name.get(name)) for name in METRICS]
+        cells = [cell.replace(" (", "\n(") if narrow else cell for cell in cells]
         level = [f"{100 * row.level:.4g} %"] if found.procedure == "holm" else []
-        table.add_row(row.name, *cells, KEEPS[row.accuracy.keeps_99], *level)
+        table.add_row(chain_cell(row.name, narrow=narrow), *cells, KEEPS[row.accuracy.keeps_99], *level)
     out.print()
     out.print(table)
     for column in found.slices:

@@ -205,6 +205,11 @@ class Step(Protocol):
         """Raise a ChainError where the network that the chain began with cannot be had like that, as far as seconds
         tell: it is asked of all chains before any is begun."""
 
+    def remark(self, config: Any, origin: Artifact, after: Sequence[str]) -> str | None:
+        """What the user may not have meant, said before anything is built: ``after`` are the names of the steps that
+        follow in the chain. None: nothing strange about it."""
+        return None
+
     def ingredients(self, config: Any, origin: Artifact) -> dict[str, Any]:
         """What a result depends on beside the options and the model before it: part of the artifact's key. Another
         model, say, by its id; ``origin`` is the one that the chain began with. Raises a UserError where it is not to

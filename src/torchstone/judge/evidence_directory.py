@@ -41,9 +41,9 @@ def is_one(place: Path) -> bool:
     return not (place / "data").exists() and any((place / name).is_file() for name in (BASELINE, LEDGER))
 
 
-def check_place(place: Path, used: Sequence[Path]) -> None:
-    """Refuse to replace what is no evidence, or what is ``used``: the answers that are read, the ledger. To be asked
-    before the test set is looked at."""
+def check_place(place: Path, used: Sequence[Path], answers_read: Sequence[str]) -> None:
+    """Refuse to replace what is no evidence, what is ``used`` (the files that are read, the ledger), or the evidence of
+    other answers than those whose digests are ``answers_read``. To be asked before the test set is looked at."""
     for path in used:
         if place.resolve() in (path.resolve(), *path.resolve().parents):
             raise ConfigError(
@@ -56,6 +56,13 @@ def check_place(place: Path, used: Sequence[Path]) -> None:
         raise ArtifactError(
             f"'{place}' holds '{strange[0]}', which is no part of evidence", hint="choose another --out"
         )
+    if (place / VERDICT).is_file():
+        proven = [row.file for row in EvidenceVerdict.load(place / VERDICT).rows if row.sha256 not in answers_read]
+        if proven:
+            raise ArtifactError(
+                f"'{place}' holds the evidence of other answers: {', '.join(proven)}",
+                hint="choose another --out, or remove it first",
+            )
 
 
 def write(place: Path, case: Case, verdict: EvidenceVerdict, looks: Mapping[str, Any]) -> EvidenceVerdict:
@@ -144,6 +151,11 @@ def _told(path: Path, *, scores: bool) -> tuple[Told, str]:
     """The answers of a table under the name of the file that they came from, and what that was called."""
     told = answers.read(path, scores=scores)
     origin = told.header
+    if lacking := {"file", "sha256", "name"} - origin.keys():
+        raise ArtifactError(
+            f"'{path.name}' was written by something else: it does not say where its answers came from "
+            f"({', '.join(sorted(lacking))})"
+        )
     return replace(told, path=Path(origin["file"]), sha256=origin["sha256"]), str(origin["name"])
 
 

@@ -96,7 +96,8 @@ def _passed(verdict: Verdict, row: CandidateVerdict) -> str:
         facts.append(f"{_times(row.speed)} as '{baseline.name}'")
     if row.free_rival is not None and verdict.worth_compressing:
         facts.append(f"{_times(row.free_rival)} as '{row.free_rival.rival}', which costs nothing")
-    facts.append(f"{row.size_mb:.2f} MB instead of {baseline.size_mb:.2f}")
+    size, before = f"{row.size_mb:.2f} MB", f"{baseline.size_mb:.2f}"
+    facts.append(f"{size} as before" if size.startswith(before) else f"{size} instead of {before}")
     said = f"'{row.name}': " + "; ".join(facts)
     if verdict.worth_compressing is False and row.free:
         return f"Not worth compressing, take the weights as they are in {said}."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torchstone.compress import build, chain
 from torchstone.compress.foresight import Foreseen, Foresight
-from torchstone.core import files
+from torchstone.core import console, files
 from torchstone.core.contracts import ImageSet
 from torchstone.core.run import run_of
 from torchstone.core.values import Candidate, Format, Part, Preprocess
@@ -38,12 +38,18 @@ def build_all(plans: Sequence[chain.Plan], baseline: Candidate, data: Data, *, s
 
 
 def _check(plans: Sequence[chain.Plan], baseline: Candidate) -> None:
-    """Raise the ChainError of the first step that this network does not allow, as far as that is known beforehand."""
+    """Raise the ChainError of the first step that this network does not allow, as far as that is known beforehand; then
+    say what the user may not have meant."""
     for plan in plans:
         for planned in plan.steps:
             if planned.step.replaces:
                 break
             planned.step.fits(planned.config, baseline.artifact)
+    for plan in plans:
+        names = [planned.name for planned in plan.steps]
+        for place, planned in enumerate(plan.steps, 1):
+            if remark := planned.step.remark(planned.config, baseline.artifact, names[place:]):
+                console.say(f"note: {plan.text}: {remark}")
 
 
 def compress(model: str, chains: Sequence[str]) -> list[Candidate]:

@@ -49,6 +49,8 @@ def find_artifact(model: str) -> Artifact:
         raise ArtifactError(f"'{model}' holds several models to begin with: {names}", hint="name one of them")
     meant = Path("runs") / model
     made = "torchstone train DATA makes one, below runs/NAME/artifacts"
+    if place.is_file():
+        made = "tables of answers are judged with --evidence: torchstone judge --evidence BASELINE CANDIDATE"
     raise ArtifactError(
         f"'{model}' is neither an artifact nor a run with a trained model",
         hint=f"did you mean '{meant}'?" if meant.is_dir() else made,

@@ -51,7 +51,7 @@ def judge_evidence(
         case = replace(case, groups=Evidence(run).groups(case.answers[0].items))
     place, tests, earlier = _book(run, told[0], case, ledger_dir)
     if out is not None:
-        evidence_directory.check_place(out, [*(one.path for one in told), place])
+        evidence_directory.check_place(out, [*(one.path for one in told), place], [one.sha256 for one in told])
     procedure: Procedure = "holm" if unordered else "fixed-order"
     look = ledger.look(place, tests, external.question(case, budget, procedure), earlier)
     level = ledger.level(budget.confidence, look)

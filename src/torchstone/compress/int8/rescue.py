@@ -1,4 +1,4 @@
-"""Layers back to floating point, the most sensitive first, until INT8 costs no more than it may."""
+"""Layers back to floating point, the most sensitive first: a number of them, or until INT8 costs no more than it may."""
 
 from __future__ import annotations
 
@@ -73,6 +73,23 @@ def rescue(
         for file in place(fewest).iterdir():
             shutil.move(file, out_dir / file.name)
     return Rescued(floating=tuple(ranked[:fewest]), drop=drops[fewest])
+
+
+def keep(
+    artifact: Artifact, pixels: NDArray[np.uint8], config: Any, out_dir: Path, quantiser: Callable[..., Any]
+) -> tuple[str, ...]:
+    """Write into ``out_dir`` the INT8 model whose ``config.keep`` most sensitive layers compute in floating point, and
+    return their names, the most sensitive first. It asks calibration images alone, and no label. Raises a ChainError
+    where no layer would be left in INT8."""
+    with quantiser(artifact, pixels, config) as maker:
+        if config.keep >= len(maker.layers):
+            raise ChainError(
+                f"{config.keep} layers asked to stay in floating point, and the network has {len(maker.layers)}",
+                hint=f"int8:keep={max(1, len(maker.layers) // 8)}, or leave 'int8' out",
+            )
+        kept = _by_sensitivity(artifact, pixels[:RANKED_BY], config, quantiser)[: config.keep]
+        maker.write(out_dir, kept)
+    return tuple(kept)
 
 
 def _fewest(holds: Callable[[int], bool], most: int) -> int:

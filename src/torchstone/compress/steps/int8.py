@@ -29,7 +29,8 @@ class Int8(Step):
 
     ``int8:max_drop=0.3`` puts layers back to floating point, the most sensitive first, until no more than 0.3 points of
     top-1 on val are lost against the model before this step, and names them. That is a choice made on val: whether the
-    drop holds is the judge's to say.
+    drop holds is the judge's to say. ``int8:keep=6`` leaves the six most sensitive layers in floating point without
+    asking anything but the calibration images: for a network whose labels are not at hand.
     """
 
     version = 4
@@ -54,7 +55,10 @@ class Int8(Step):
             description="how biases make up for what rounding shifts; accurate: layer by layer, slow, of NNCF alone",
         )
         max_drop: float | None = Field(
-            default=None, ge=0, lt=100, description="points of top-1 on val; None: every layer stays in INT8"
+            default=None, ge=0, lt=100, description="points of top-1 on val that may be lost; None: val is not asked"
+        )
+        keep: int | None = Field(
+            default=None, ge=1, description="layers that stay in floating point, those that move the logits most"
         )
 
     def requires_for(self, target: str | None) -> tuple[str, ...]:
@@ -64,6 +68,10 @@ class Int8(Step):
         for option, its in OPTION_OF.items():
             if option in config.model_fields_set and target != its:
                 raise ChainError(f"'int8@{target}' has no {option}", hint=f"it is an option of int8@{its}")
+        if config.keep is not None and config.max_drop is not None:
+            raise ChainError(
+                "keep and max_drop both say how many layers stay in floating point", hint="int8:max_drop=0.3 finds out"
+            )
         if config.bias == "accurate" and target == "onnxruntime":
             raise ChainError("'int8@onnxruntime' has no accurate bias correction", hint="bias=fast, or int8@openvino")
         if "percentile" in config.model_fields_set and config.calibration != "percentile":
@@ -91,14 +99,17 @@ class Int8(Step):
         pixels = context.calib.images(sample_rows(context.calib.labels, config.images, "calibration"))
         if len(pixels) < config.images and "images" in config.model_fields_set:
             artifact = noted(artifact, f"int8: {config.images:,} calibration images asked, {len(pixels):,} there")
-        back_end = importlib.import_module(f"torchstone.compress.int8.{target or self.targets[0]}")
-        if config.max_drop is None:
-            with back_end.Quantiser(artifact, pixels, config) as quantiser:
-                quantiser.write(out_dir)
-            return identified(artifact, out_dir)
-        from torchstone.compress.int8.rescue import rescue
+        quantiser = importlib.import_module(f"torchstone.compress.int8.{target or self.targets[0]}").Quantiser
+        from torchstone.compress.int8 import rescue
 
-        assert context.val is not None
-        done = rescue(artifact, context.val, pixels, config, out_dir, back_end.Quantiser)
-        kept = f"in floating point: {', '.join(done.floating)}" if done.floating else "every layer in INT8"
-        return noted(identified(artifact, out_dir), f"int8 loses {done.drop:.2f} points on val, {kept}")
+        if config.keep is not None:
+            floating = rescue.keep(artifact, pixels, config, out_dir, quantiser)
+            return noted(identified(artifact, out_dir), f"int8 leaves in floating point: {', '.join(floating)}")
+        if config.max_drop is not None:
+            assert context.val is not None
+            done = rescue.rescue(artifact, context.val, pixels, config, out_dir, quantiser)
+            kept = f"in floating point: {', '.join(done.floating)}" if done.floating else "every layer in INT8"
+            return noted(identified(artifact, out_dir), f"int8 loses {done.drop:.2f} points on val, {kept}")
+        with quantiser(artifact, pixels, config) as maker:
+            maker.write(out_dir)
+        return identified(artifact, out_dir)

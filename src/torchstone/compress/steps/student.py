@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class Student(Step):
             raise ChainError("a student that learns alone has no teacher", hint="leave alone=true out, or the teacher")
         if not registry.missing_packages(self.requires):
             _architecture(config)
+
+    def remark(self, config: Any, origin: Artifact, after: Sequence[str]) -> str | None:
+        same = _architecture(config) == origin.architecture
+        return f"the student is the network that teaches it, '{origin.architecture}', and as large" if same else None
 
     def ingredients(self, config: Any, origin: Artifact) -> dict[str, Any]:
         teacher = teacher_of(config)
