@@ -8,6 +8,8 @@ import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import pytest
+
 from torchstone.cli import app
 
 SMALL = (
@@ -21,11 +23,9 @@ def torchstone(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Co
     and ``started`` is there for what only that can show."""
     out, err = io.StringIO(), io.StringIO()
     given = [str(argument) for argument in arguments]
-    with redirect_stdout(out), redirect_stderr(err), chdir(cwd or Path.cwd()):
-        try:
-            app(args=given, prog_name="torchstone")
-        except SystemExit as ended:
-            code = ended.code
+    with redirect_stdout(out), redirect_stderr(err), chdir(cwd or Path.cwd()), pytest.raises(SystemExit) as ended:
+        app(args=given, prog_name="torchstone")
+    code = ended.value.code
     assert isinstance(code, int)
     return subprocess.CompletedProcess(given, code, out.getvalue(), err.getvalue())
 

@@ -51,7 +51,9 @@ def _duration(text: str) -> str:
 class Settings(Value):
     """What ``run`` and ``train`` do. None leaves the choice to the model or the recipe."""
 
-    data: str = Field(description="a folder of images, a table that lists them (CSV, JSONL, Parquet), a COCO file, or 'digits'")
+    data: str = Field(
+        description="a folder of images, a table that lists them (CSV, JSONL, Parquet), a COCO file, or 'digits'"
+    )
     name: str | None = Field(default=None, description="name of the run; by default made of data, model and options")
     runs: Path = Field(default=Path("runs"), description="folder of all runs, their cache and their ledger")
     seed: int = Field(default=0, ge=0, description="of split, weights, order and augmentation")

@@ -12,6 +12,7 @@ from torchstone.compress.foresight import Foreseen, Foresight
 from torchstone.core import files, tables
 from torchstone.core.run import Run
 from torchstone.core.values import Candidate, MadeBy
+from torchstone.stages.compress import foresee
 from torchstone.stages.read import Data
 
 
@@ -99,3 +100,14 @@ def test_what_stands_takes_no_time(baseline: Candidate, data: Data) -> None:
     (one,) = foreseen(baseline, data.run, "onnx")
     assert told(one) == [("onnx", 0.0, "is built already")]
     assert one.seconds == 0.0
+
+
+def test_what_may_not_be_meant_is_said_before_anything_is_built(
+    baseline: Candidate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(baseline.artifact.directory)
+    foresee(model, ["qat=2+onnx", "student=lenet5:epochs=3", "qat=2+int8", "student=resnet20"])
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert len(said) == 2, said
+    assert "qat=2+onnx: 'qat' makes nothing smaller or faster" in said[0]
+    assert "the student is the network that teaches it, 'lenet5'" in said[1]

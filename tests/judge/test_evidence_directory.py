@@ -168,4 +168,15 @@ def test_a_place_that_holds_something_else_is_refused_before_a_look_is_spent(tmp
     for _ in range(2):  # what an earlier verdict left is replaced
         judge_evidence(base, [candidate], Budget(), out=tmp_path / "evidence")
     assert verify(tmp_path / "evidence") == []
+    other = stored(tmp_path / "answers" / "c.csv", wrong=range(12))
+    with pytest.raises(ArtifactError, match=r"holds the evidence of other answers: .*b\.csv"):
+        judge_evidence(base, [other], Budget(), out=tmp_path / "evidence")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers", "evidence", "mine"]
+
+
+def test_a_table_that_another_tool_wrote_again_is_named(place: Path) -> None:
+    table, _ = tables.read(place / "baseline.parquet")
+    tables.write(place / "baseline.parquet", table, {})
+    (found,) = (str(one) for one in verify(place) if "written by something else" in str(one))
+    assert "'baseline.parquet'" in found
+    assert "file, name, sha256" in found

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from torchstone import report
+from torchstone.cli import _answers
 from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
 from torchstone.core.values import Budget
@@ -257,10 +258,13 @@ def test_a_winner_without_a_bound_on_its_speed_says_so(make_run: Any) -> None:
     assert "no bound" in text[text.index("Candidates First the shortlist") :]
 
 
-def test_a_void_session_says_so(make_run: Any) -> None:
-    text = written(make_run(story="void", trained=False)).text
+def test_a_void_session_says_so(make_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(story="void", trained=False)
+    text = written(run).text
     assert "Control: void." in text
     assert "another process was busy" in text
+    _answers.verdict(Verdict.load(run.verdict), run, json=False)
+    assert "the clock: another process was busy" in capsys.readouterr().out
 
 
 def test_a_run_that_was_only_screened_has_a_report(make_run: Any) -> None:

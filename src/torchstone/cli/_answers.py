@@ -86,7 +86,9 @@ def verdict_table(
         table.add_column(column.title.replace(" (", "\n(") if narrow else column.title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
-        table.add_row(chain_cell(row.name, narrow=narrow), *(column.text(row) for column in listed), _outcome(row, chosen))
+        table.add_row(
+            chain_cell(row.name, narrow=narrow), *(column.text(row) for column in listed), _outcome(row, chosen)
+        )
     return table
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torchstone.cli import _answers
+from torchstone.cli._tables import is_narrow
 
 if TYPE_CHECKING:
     from torchstone.compress.foresight import Foreseen, ForeseenStep
@@ -21,21 +22,25 @@ def foreseen(found: Sequence[Foreseen], when: Sequence[str] = (), *, json: bool)
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    out = _answers.stdout()
+    narrow = is_narrow(out.width)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0))
     table.add_column("", justify="right")
-    table.add_column("step", overflow="fold")
-    table.add_column("takes → makes", no_wrap=True)
+    table.add_column("step", overflow="fold", no_wrap=narrow)
+    if not narrow:
+        table.add_column("takes → makes", no_wrap=True)
     table.add_column("needs")
     table.add_column("expected", justify="right", no_wrap=True)
     table.add_column("as measured by")
     for number, (one, condition) in enumerate(zip(found, whens, strict=True), 1):
         for place, step in enumerate(one.steps):
             name = escape(f"({step.planned})" if step.planned.inserted else str(step.planned))
-            formats = f"{step.takes} → {step.makes}"
-            table.add_row("" if place else str(number), name, formats, _needs(step), *_cost(step))
+            formats = [] if narrow else [f"{step.takes} → {step.makes}"]
+            name = name.replace(":", ":\n  ").replace(",", ",\n  ") if narrow else name
+            table.add_row("" if place else str(number), name, *formats, _needs(step), *_cost(step))
         built = f"[bold]tried {condition}[/bold]" if condition else ""
-        table.add_row("", f"[bold]in {one.plan.runtime}[/bold]", "", "", f"[bold]{_total(one)}[/bold]", built)
-    out = _answers.stdout()
+        empty = [""] * (1 if narrow else 2)
+        table.add_row("", f"[bold]in {one.plan.runtime}[/bold]", *empty, f"[bold]{_total(one)}[/bold]", built)
     out.print(table)
     known = sum(one.seconds or 0.0 for one in found)
     open_ones = [one for one in found if one.seconds is None or one.at_least]

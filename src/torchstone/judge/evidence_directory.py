@@ -43,7 +43,7 @@ def is_one(place: Path) -> bool:
 
 def check_place(place: Path, used: Sequence[Path], answers_read: Sequence[str]) -> None:
     """Refuse to replace what is no evidence, what is ``used`` (the files that are read, the ledger), or the evidence of
-    other answers than those whose digests are ``answers_read``. To be asked before the test set is looked at."""
+    other answers than those whose digests are ``answers_read``, in their order. To be asked before the test set is looked at."""
     for path in used:
         if place.resolve() in (path.resolve(), *path.resolve().parents):
             raise ConfigError(
@@ -57,10 +57,10 @@ def check_place(place: Path, used: Sequence[Path], answers_read: Sequence[str]) 
             f"'{place}' holds '{strange[0]}', which is no part of evidence", hint="choose another --out"
         )
     if (place / VERDICT).is_file():
-        proven = [row.file for row in EvidenceVerdict.load(place / VERDICT).rows if row.sha256 not in answers_read]
-        if proven:
+        rows = EvidenceVerdict.load(place / VERDICT).rows
+        if [row.sha256 for row in rows] != list(answers_read):
             raise ArtifactError(
-                f"'{place}' holds the evidence of other answers: {', '.join(proven)}",
+                f"'{place}' holds the evidence of other answers: {', '.join(row.file for row in rows)}",
                 hint="choose another --out, or remove it first",
             )
 

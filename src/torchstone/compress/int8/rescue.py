@@ -1,4 +1,4 @@
-"""Layers back to floating point, the most sensitive first: a number of them, or until INT8 costs no more than it may."""
+"""Layers back to floating point, most sensitive first: a number of them, or until INT8 costs no more than it may."""
 
 from __future__ import annotations
 
