@@ -43,7 +43,8 @@ def is_one(place: Path) -> bool:
 
 def check_place(place: Path, used: Sequence[Path], answers_read: Sequence[str]) -> None:
     """Refuse to replace what is no evidence, what is ``used`` (the files that are read, the ledger), or the evidence of
-    other answers than those whose digests are ``answers_read``, in their order. To be asked before the test set is looked at."""
+    other answers than those with the digests ``answers_read``, in this order. To be asked before the test set is looked
+    at."""
     for path in used:
         if place.resolve() in (path.resolve(), *path.resolve().parents):
             raise ConfigError(
