@@ -72,7 +72,7 @@ def test_every_way_to_calibrate_keeps_the_accuracy(text: str, baseline: Candidat
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("int8:bias=accurate@onnxruntime", "has no accurate bias correction"),
+        ("int8:bias=accurate@onnxruntime", "has no bias=accurate"),
         ("int8:percentile=99.9", "which has no percentile"),
         ("int8:calibration=percentile,percentile=20", "percentile='20' is refused"),
         ("int8:max_drop=-1", "max_drop='-1' is refused"),

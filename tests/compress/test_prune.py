@@ -9,7 +9,7 @@ from built import made
 from torch import nn
 
 from torchstone.compress import chain, pruning
-from torchstone.compress.ranking import Pruning
+from torchstone.compress.pruning_options import Pruning
 from torchstone.core.errors import ChainError
 from torchstone.core.values import Candidate
 from torchstone.data.preprocess import default_preprocess

@@ -11,7 +11,7 @@ import torch_pruning
 from torch import nn
 from torch.nn import functional
 
-from torchstone.compress.ranking import Pruning
+from torchstone.compress.pruning_options import Pruning
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ChainError
 from torchstone.core.seeding import sample_rows

@@ -11,6 +11,9 @@ from torchstone.core.artifact import load_artifact
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Artifact, Candidate, Catalog, Part, Split
 
+MANIFEST = "manifest.json"
+"""In a bundle: the sha256 of each of its files."""
+
 
 @dataclass(frozen=True)
 class Run:

@@ -8,7 +8,6 @@ does not fall on one of them alone.
 
 from __future__ import annotations
 
-import gzip
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from torchstone.core import machine, tables
+from torchstone.core import files, machine, tables
 from torchstone.core.console import track
 from torchstone.core.errors import ArtifactError
 from torchstone.core.seeding import generator
@@ -102,7 +101,7 @@ def load(path: Path, candidate: Candidate) -> tuple[pl.DataFrame, dict[str, Any]
 def gzipped_mb(candidate: Candidate) -> float:
     """10⁶ bytes of the model's files as gzip packs them: what travels, and where zeros are worth something."""
     directory = candidate.artifact.directory
-    return sum(len(gzip.compress((directory / name).read_bytes(), 6)) for name in candidate.artifact.files) / 1e6
+    return sum(files.gzipped(directory / name) for name in candidate.artifact.files) / 1e6
 
 
 def _round(worker: Worker, past: Sequence[Mapping[str, Any]], threads: int, files: Path) -> Iterator[dict[str, Any]]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from torchstone.core import files
 from torchstone.core.artifact import load_artifact
 from torchstone.core.contracts import ImageSet
+from torchstone.core.run import MANIFEST
 from torchstone.core.values import Artifact, Candidate
 from torchstone.export import reference
 from torchstone.runtimes import golden, open_candidate
 
-MANIFEST = "manifest.json"
 FALLBACK = "fallback"
 CANDIDATE = "candidate.json"
 

@@ -12,14 +12,12 @@ from pathlib import Path
 
 from torchstone.core import files
 from torchstone.core.errors import ArtifactError, TorchstoneError
-from torchstone.core.run import Run, load_artifact
+from torchstone.core.run import MANIFEST, Run, load_artifact
 from torchstone.core.values import Candidate
 from torchstone.core.verdict import Verdict
 from torchstone.judge import bootstrap, select
 from torchstone.judge.differences import Mismatch, differences, hashed, short
 from torchstone.judge.verdict import judge
-
-MANIFEST = "manifest.json"
 
 
 def verify(run: Run) -> list[Mismatch]:

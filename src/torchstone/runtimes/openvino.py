@@ -53,6 +53,12 @@ class Openvino:
         return adapt.runner("openvino", path, artifact, _forward(compiled, artifact.output.name))
 
 
+def save_halved(source: Path, target: Path) -> None:
+    """Write the model at ``source`` with its weights as FP16."""
+    openvino = import_openvino()
+    openvino.save_model(core().read_model(source), target, compress_to_fp16=True)
+
+
 def import_openvino() -> Any:
     """The module ``openvino``, without its telemetry."""
     no_telemetry()

@@ -1,4 +1,4 @@
-"""What makes an INT8 graph of ONNX better: corrected biases, and logits that stay as fine as they were computed."""
+"""Corrected biases of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchstone.compress.int8.bias import channel_sums, shift
+from torchstone.compress.int8.shared import CHUNK
 
 CORRECTED = ("Conv", "Gemm")
 """Operators that have a bias of their own."""
-CHUNK = 8
-"""Images whose activations are in memory together."""
 
 
 class Biases:
@@ -43,30 +42,6 @@ class Biases:
                 corrected = (bias - shift).astype(bias.dtype)
                 tensors[node.input[2]].CopyFrom(numpy_helper.from_array(corrected, node.input[2]))
         onnx.save(model, str(path))
-
-
-def free_logits(path: Path) -> None:
-    """Take the rounding of the model's output out of its file: of 256 steps, two classes often share one, and the
-    first would win."""
-    import onnx
-
-    model = onnx.load(str(path))
-    graph = model.graph
-    made_by = {name: node for node in graph.node for name in node.output}
-    for output in graph.output:
-        restored = made_by[output.name]
-        rounded = made_by.get(restored.input[0]) if restored.op_type == "DequantizeLinear" else None
-        if rounded is None or rounded.op_type != "QuantizeLinear":
-            continue
-        source = rounded.input[0]
-        graph.node.remove(restored)
-        graph.node.remove(rounded)
-        for node in graph.node:
-            for names in (node.input, node.output):
-                for place, name in enumerate(names):
-                    if name == source:
-                        names[place] = output.name
-    onnx.save(model, str(path))
 
 
 def _rounding(whole: Any, quantised: Any) -> dict[str, tuple[Any, NDArray[np.float64]]]:

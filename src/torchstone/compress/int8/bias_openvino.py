@@ -13,6 +13,7 @@ from torchstone.compress.int8.bias import channel_sums, shift
 from torchstone.runtimes.openvino import core, import_openvino
 
 LAYERS = ("Convolution", "GroupConvolution", "MatMul")
+"""Operators with weights: what can be put back to floating point."""
 CONFIG = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
 
 

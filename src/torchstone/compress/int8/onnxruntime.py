@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import tempfile
-import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from torchstone.compress.int8 import bias_onnx
-from torchstone.core import machine
+from torchstone.compress.int8 import bias_onnx, onnx_graph
+from torchstone.compress.int8.shared import CHUNK, needs_reduced_range, quiet
 from torchstone.core.values import Artifact
+
+REQUIRES = ("onnxruntime", "onnx")
+OPTIONS = {"calibration": None, "percentile": None, "bias": ("fast", "none")}
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 """Operators with weights: what can be put back to floating point."""
-CHUNK = 8
-"""Images whose activations are in memory together while a histogram of them is made."""
 ENTROPY_BINS = 2048
 """Of a histogram whose tails are cut by entropy. ONNX Runtime's own 128 are as many as it divides into, so that it cuts
 nothing."""
@@ -39,7 +36,7 @@ class Quantiser:
         self._scratch = tempfile.TemporaryDirectory(prefix="torchstone-")
         self._prepared = Path(self._scratch.name) / "prepared.onnx"
         self._ranges = Path(self._scratch.name) / "ranges.json"
-        prepare(self._artifact, self._prepared)
+        onnx_graph.prepare(self._artifact, self._prepared)
         graph = onnx.load(str(self._prepared)).graph
         weights = {tensor.name for tensor in graph.initializer}
         self.layers = [node.name for node in graph.node if node.op_type in LAYERS and weights & set(node.input)]
@@ -63,7 +60,7 @@ class Quantiser:
                 source = self._prepared.with_name("corrected.onnx")
                 self._biases.write(source, floating)
             self._quantise(source, out_dir / "model.onnx", floating)
-            bias_onnx.free_logits(out_dir / "model.onnx")
+            onnx_graph.free_logits(out_dir / "model.onnx")
 
     def _corrections(self) -> bias_onnx.Biases:
         """Biases for the weights as they are when every layer is quantised."""
@@ -133,30 +130,3 @@ class Quantiser:
                 return None if row is None else {name: pixels[row : row + 1]}
 
         return Images()
-
-
-def prepare(artifact: Artifact, path: Path) -> None:
-    """Write the artifact's graph as a quantiser wants it: simplified, and with all shapes."""
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    with quiet():
-        quant_pre_process(artifact.directory / "model.onnx", path, skip_symbolic_shape=True)
-
-
-def needs_reduced_range() -> bool:
-    """Whether this CPU multiplies bytes in a way that saturates where weights use all of their 8 bits."""
-    flags = machine.cpu_flags()
-    return "avx2" in flags and not {"avx512_vnni", "avx_vnni", "amx_int8"} & flags
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the advice that the quantiser logs about models it has just prepared itself, and what it prints."""
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.root.setLevel(level)

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchstone.compress.int8 import bias_openvino
-from torchstone.compress.int8.onnxruntime import needs_reduced_range
+from torchstone.compress.int8.bias_openvino import LAYERS
+from torchstone.compress.int8.shared import needs_reduced_range
 from torchstone.core.values import Artifact
 from torchstone.runtimes.openvino import core, import_openvino, signal_stack_kept
 
-LAYERS = ("Convolution", "GroupConvolution", "MatMul")
-"""Operators with weights: what can be put back to floating point."""
+REQUIRES = ("openvino", "nncf")
+OPTIONS = {"preset": None, "bias": None}
 
 
 class Quantiser:

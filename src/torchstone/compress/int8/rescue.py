@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from torchstone.compress.int8 import Maker
 from torchstone.core import console
 from torchstone.core.artifact import identified
 from torchstone.core.contracts import ImageSet
@@ -40,7 +41,7 @@ def rescue(
     pixels: NDArray[np.uint8],
     config: Any,
     out_dir: Path,
-    quantiser: Callable[..., Any],
+    quantiser: Maker,
 ) -> Rescued:
     """Write into ``out_dir`` the INT8 model with the fewest layers in floating point whose top-1 on ``val`` is at most
     ``config.max_drop`` points below the artifact's own.
@@ -76,7 +77,7 @@ def rescue(
 
 
 def keep(
-    artifact: Artifact, pixels: NDArray[np.uint8], config: Any, out_dir: Path, quantiser: Callable[..., Any]
+    artifact: Artifact, pixels: NDArray[np.uint8], config: Any, out_dir: Path, quantiser: Maker
 ) -> tuple[str, ...]:
     """Write into ``out_dir`` the INT8 model whose ``config.keep`` most sensitive layers compute in floating point, and
     return their names, the most sensitive first. It asks calibration images alone, and no label. Raises a ChainError
@@ -108,9 +109,7 @@ def _fewest(holds: Callable[[int], bool], most: int) -> int:
     return kept
 
 
-def _by_sensitivity(
-    artifact: Artifact, pixels: NDArray[np.uint8], config: Any, quantiser: Callable[..., Any]
-) -> list[str]:
+def _by_sensitivity(artifact: Artifact, pixels: NDArray[np.uint8], config: Any, quantiser: Maker) -> list[str]:
     """The layers, those first that move the logits most when they alone are in INT8."""
     expected = open_artifact(artifact)(pixels)["logits"]
     quick = config.model_copy(update={"bias": "none"})  # a correction makes up for what shall be seen

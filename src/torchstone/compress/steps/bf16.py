@@ -33,11 +33,9 @@ class Bf16(Step):
         self, artifact: Artifact, context: StepContext, config: Any, target: str | None, out_dir: Path
     ) -> Artifact:
         if artifact.format == "openvino":
-            from torchstone.runtimes.openvino import core, import_openvino
+            from torchstone.runtimes.openvino import save_halved
 
-            openvino = import_openvino()
-            model = core().read_model(artifact.directory / "model.xml")
-            openvino.save_model(model, out_dir / "model.xml", compress_to_fp16=True)
+            save_halved(artifact.directory / "model.xml", out_dir / "model.xml")
         else:
             for name in artifact.files:
                 shutil.copy2(artifact.directory / name, out_dir / name)

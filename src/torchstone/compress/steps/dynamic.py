@@ -35,7 +35,8 @@ class Dynamic(Step):
         import onnx
         from onnxruntime import quantization
 
-        from torchstone.compress.int8.onnxruntime import needs_reduced_range, prepare, quiet
+        from torchstone.compress.int8.onnx_graph import prepare
+        from torchstone.compress.int8.shared import needs_reduced_range, quiet
 
         with tempfile.TemporaryDirectory(prefix="torchstone-") as scratch:
             prepared = Path(scratch) / "prepared.onnx"

@@ -39,11 +39,9 @@ class Fp16(Step):
         from torchstone.runtimes import parity
 
         if artifact.format == "openvino":
-            from torchstone.runtimes.openvino import core, import_openvino
+            from torchstone.runtimes.openvino import save_halved
 
-            openvino = import_openvino()
-            model = core().read_model(artifact.directory / "model.xml")
-            openvino.save_model(model, out_dir / "model.xml", compress_to_fp16=True)
+            save_halved(artifact.directory / "model.xml", out_dir / "model.xml")
         else:
             _halve(artifact, out_dir / "model.onnx")
         return parity.proven(artifact, identified(artifact, out_dir), "float16 weights", parity.HALVED)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from torchstone.compress.int8 import backend
 from torchstone.core.artifact import identified, noted
 from torchstone.core.contracts import Needs, Step, StepConfig, StepContext
 from torchstone.core.errors import ChainError
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Artifact
-
-OPTION_OF = {"calibration": "onnxruntime", "percentile": "onnxruntime", "preset": "openvino"}
-"""The target that an option belongs to."""
 
 
 class Int8(Step):
@@ -62,18 +59,25 @@ class Int8(Step):
         )
 
     def requires_for(self, target: str | None) -> tuple[str, ...]:
-        return ("openvino", "nncf") if target == "openvino" else ("onnxruntime", "onnx")
+        return backend(target or self.targets[0]).REQUIRES
 
     def check(self, config: Any, target: str | None) -> None:
-        for option, its in OPTION_OF.items():
-            if option in config.model_fields_set and target != its:
-                raise ChainError(f"'int8@{target}' has no {option}", hint=f"it is an option of int8@{its}")
+        options = {one: backend(one).OPTIONS for one in self.targets}
+        here = options[target or self.targets[0]]
+        for option in sorted(config.model_fields_set & {name for its in options.values() for name in its}):
+            value = getattr(config, option)
+            others = [one for one, its in options.items() if option in its and value in (its[option] or (value,))]
+            if option not in here:
+                raise ChainError(f"'int8@{target}' has no {option}", hint=f"it is an option of int8@{others[0]}")
+            if value not in (here[option] or (value,)):
+                raise ChainError(
+                    f"'int8@{target}' has no {option}={value}",
+                    hint=f"{option}={' or '.join(here[option] or ())}; or int8@{others[0]}",
+                )
         if config.keep is not None and config.max_drop is not None:
             raise ChainError(
                 "keep and max_drop both say how many layers stay in floating point", hint="int8:max_drop=0.3 finds out"
             )
-        if config.bias == "accurate" and target == "onnxruntime":
-            raise ChainError("'int8@onnxruntime' has no accurate bias correction", hint="bias=fast, or int8@openvino")
         if "percentile" in config.model_fields_set and config.calibration != "percentile":
             raise ChainError(
                 f"'int8' calibrates by {config.calibration}, which has no percentile",
@@ -99,17 +103,19 @@ class Int8(Step):
         pixels = context.calib.images(sample_rows(context.calib.labels, config.images, "calibration"))
         if len(pixels) < config.images and "images" in config.model_fields_set:
             artifact = noted(artifact, f"int8: {config.images:,} calibration images asked, {len(pixels):,} there")
-        quantiser = importlib.import_module(f"torchstone.compress.int8.{target or self.targets[0]}").Quantiser
-        from torchstone.compress.int8 import rescue
-
+        quantise = backend(target or self.targets[0]).Quantiser
         if config.keep is not None:
-            floating = rescue.keep(artifact, pixels, config, out_dir, quantiser)
+            from torchstone.compress.int8.rescue import keep
+
+            floating = keep(artifact, pixels, config, out_dir, quantise)
             return noted(identified(artifact, out_dir), f"int8 leaves in floating point: {', '.join(floating)}")
         if config.max_drop is not None:
+            from torchstone.compress.int8.rescue import rescue
+
             assert context.val is not None
-            done = rescue.rescue(artifact, context.val, pixels, config, out_dir, quantiser)
+            done = rescue(artifact, context.val, pixels, config, out_dir, quantise)
             kept = f"in floating point: {', '.join(done.floating)}" if done.floating else "every layer in INT8"
             return noted(identified(artifact, out_dir), f"int8 loses {done.drop:.2f} points on val, {kept}")
-        with quantiser(artifact, pixels, config) as maker:
-            maker.write(out_dir)
+        with quantise(artifact, pixels, config) as quantiser:
+            quantiser.write(out_dir)
         return identified(artifact, out_dir)

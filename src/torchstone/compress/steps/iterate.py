@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from torchstone.compress.ranking import Pruning
+from torchstone.compress.pruning_options import Pruning
 from torchstone.compress.tuning import Tuning, recipe_of
 from torchstone.core import files
 from torchstone.core.artifact import CHECKPOINTS, noted

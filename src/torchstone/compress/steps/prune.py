@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from torchstone.compress.ranking import Pruning
+from torchstone.compress.pruning_options import Pruning
 from torchstone.core.artifact import noted
 from torchstone.core.contracts import Step, StepContext
 from torchstone.core.errors import ChainError

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from torchstone.core import files
 from torchstone.core.artifact import noted
 from torchstone.core.contracts import Step, StepConfig, StepContext
 from torchstone.core.values import Artifact
@@ -50,7 +50,7 @@ class Sparsify(Step):
             _zero(group, config.share)
         zeros = sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
         made = stage.save_torch(model, artifact, context.calib, out_dir)
-        before, after = _gzipped(artifact.directory / store.WEIGHTS), _gzipped(out_dir / store.WEIGHTS)
+        before, after = files.gzipped(artifact.directory / store.WEIGHTS), files.gzipped(out_dir / store.WEIGHTS)
         return noted(
             made,
             f"sparsify: {100 * zeros:.1f} % of the weights are zero; the file is {made.size_mb:.3g} MB as before, "
@@ -75,8 +75,3 @@ def _zero(weights: list[torch.Tensor], share: float) -> None:
         threshold = magnitudes.kthvalue(count).values
         for weight in weights:
             weight[weight.abs() <= threshold] = 0
-
-
-def _gzipped(path: Path) -> int:
-    """Bytes of the file as a web server would send it."""
-    return len(gzip.compress(path.read_bytes(), compresslevel=6))

@@ -1,4 +1,4 @@
-"""By what channels are ranked: options of the steps that prune. No heavy import here: chains are checked with it."""
+"""Options of the steps that prune: by what channels are ranked. No heavy import here: chains are checked with it."""
 
 from __future__ import annotations
 
