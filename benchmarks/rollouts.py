@@ -181,9 +181,8 @@ def canary(number: int, weight: float, accuracy: float) -> dict[str, Any]:
             when = math.inf
             for start in range(0, labels, 1_000):
                 part = slice(start, start + 1_000)
-                arms = arms.add("stable", (~right[part][~arm[part]]).tolist()).add(
-                    "canary", (~right[part][arm[part]]).tolist()
-                )
+                answers = np.stack([arm[part], ~right[part]], axis=1).tolist()
+                arms = arms.add(("canary" if mine else "stable", bad) for mine, bad in answers)
                 values, counts = arms.seen()
                 if betting.log_wealth(values, counts, MARGIN, "worse") >= betting.threshold(ALPHA["accuracy"]):
                     when = start + 1_000

@@ -46,8 +46,9 @@ class Traffic:
         self.rng = np.random.default_rng(self.seed)
         self.split = Split(self.plan)
 
-    def send(self, images: int, candidate: Model, labelled: float = 1.0) -> None:
-        """So many images, answered and (a share of them) labelled; all of it is written when this returns."""
+    def send(self, images: int, candidate: Model, labelled: float = 1.0, *, corrections: bool = False) -> None:
+        """So many images, answered and (a share of them, or of the wrong answers alone) labelled; all of it is written
+        when this returns."""
         writer = Writer(self.url)
         truths = []
         for chances in self.rng.random((images, 6)).tolist():
@@ -61,13 +62,14 @@ class Traffic:
             milliseconds = 5 + 5 * chances[2]
             if route.shadow:
                 self._log(writer, id, "shadow", right_too, chances[4] < candidate.fails, milliseconds * candidate.times)
-            failed = False
+            failed, shown = False, right
             if route.answer == "canary":
                 failed = chances[4] < candidate.fails
+                shown = right if failed else right_too
                 self._log(writer, id, "canary", right_too, failed, milliseconds * candidate.times)
             if route.answer == "stable" or failed:
                 self._log(writer, id, "stable", right, False, milliseconds)
-            if chances[5] < labelled:
+            if chances[5] < labelled and not (corrections and shown):
                 truths.append(id)
             self.ids.append(id)
         for id in truths:

@@ -99,7 +99,7 @@ def test_an_equal_candidate_is_promoted_and_stays_after_a_restart(
     new = json.loads((equal / "artifact.json").read_text())["id"][:12]
     with serving(digits, "--state", tmp_path, "--workers", "2") as live:
         margins = ("--margin", "5", "--latency-margin", "90", "--errors-margin", "5")
-        said = torchstone("rollout", "start", "--candidate", equal, *margins, "--state", tmp_path)
+        said = torchstone("rollout", "start", "--candidate", equal, *margins, "--labels", "all", "--state", tmp_path)
         assert "selection" in said
         assert wait_for(lambda: shadowed(live, seen, tmp_path), LONG)
         found, statuses = use(live, seen, tmp_path)
@@ -116,6 +116,7 @@ def test_by_hand_and_by_http(digits: Path, equal: Path, seen: ImageSet, tmp_path
     with serving(digits, "--state", tmp_path, env=env) as live:
         assert live.ask("/v1/rollout", x_api_key=key).status == 404
         canary = ("--candidate", equal, "--mode", "canary", "--weight", "50%", "--state", tmp_path)
+        torchstone("rollout", "start", *canary[:-4], "--weight", "100%", *canary[-2:], code=2)
         torchstone("rollout", "start", *canary)
         torchstone("rollout", "start", *canary, code=2)
         torchstone("rollout", "start", "--candidate", digits, "--state", tmp_path, code=2)

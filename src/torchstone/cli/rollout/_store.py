@@ -78,6 +78,8 @@ def say(line: str) -> None:
 
 def show(found: Mapping[str, Any]) -> None:
     """The plan in a line, a line a monitor, the decisions, and what labels are worth."""
+    from torchstone.serve.rollout.plan import LABELS
+
     plan, numbers = found["plan"], found["numbers"]
     say(f"rollout {plan['id']}: {found['status'].replace('_', ' ')} · {plan['mode']} of {100 * plan['weight']:g} %")
     say(f"stable     {plan['stable']}")
@@ -91,6 +93,9 @@ def show(found: Mapping[str, Any]) -> None:
     asked, right = numbers["asked"], numbers["right"]
     shares = [f"{side} {100 * right[side] / asked[side]:.1f} % right" for side in right if asked[side]]
     say(f"{numbers['labels']:,} labels{' (' + ', '.join(shares) + ')' if shares else ''}; {found['bias']}")
+    say(f"labels: {plan['labels']}, {LABELS[plan['labels']]}")
+    if numbers["held"] is not None and found["status"] == "running":
+        say(f"held: {numbers['held']}")
     say(f"it ends undecided after {plan['horizon_labels']:,} labels or {plan['horizon_days']:g} days")
     for one in found["decisions"]:
         at = datetime.fromtimestamp(one["time"]).isoformat(sep=" ", timespec="seconds")

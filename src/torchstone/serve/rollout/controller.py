@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from torchstone.core import console
-from torchstone.serve.rollout import monitors, record
-from torchstone.serve.rollout.monitors import Arms, Differences, Pairs
+from torchstone.serve.rollout import likeness, monitors, record
+from torchstone.serve.rollout.monitors import Arm, Arms, Differences, Pairs
 from torchstone.serve.rollout.plan import ALPHA, FEEDBACK_BIAS, PROMOTION, Plan
 from torchstone.serve.rollout.record import Decision, Rollout, Status
 from torchstone.serve.store import reading, tables
@@ -62,6 +62,12 @@ class Counts:
     """Labelled answers that were right, of the stable model and of the candidate."""
     asked: tuple[int, int] = (0, 0)
     """Labelled answers of each."""
+    likely: tuple[int, int] = (0, 0)
+    """Of the labelled pairs, those that differ, and all; of a canary's labelled answers, the candidate's and all."""
+    everyone: tuple[int, int] = (0, 0)
+    """The same of all pairs or answers, labelled or not."""
+    held: tuple[str, ...] = ()
+    """Why a promotion by labels was held back so far: 'some' of them are sent, or they are 'unlike' all requests."""
 
     @classmethod
     def of_state(cls, plan: Plan, state: Mapping[str, Any]) -> Counts:
@@ -72,7 +78,7 @@ class Counts:
             found[name] = kind.of_row(state[name]) if name in state else empty
         if "disagreement" in state:
             found["disagreement"] = Pairs.of_row(state["disagreement"])
-        for name in ("right", "asked"):
+        for name in ("right", "asked", "likely", "everyone", "held"):
             if name in state:
                 found[name] = tuple(state[name])
         return cls(**found)
@@ -81,7 +87,14 @@ class Counts:
     def state(self) -> dict[str, Any]:
         """As the store keeps it."""
         kept = {name: getattr(self, name) for name in self.__slots__}
-        return {name: value.row() if isinstance(value, Pairs | Arms) else value for name, value in kept.items()}
+        return {name: _plain(value) for name, value in kept.items()}
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from the store, so that it can be seen that nothing is new."""
+    if isinstance(value, Pairs | Arms):
+        return value.row()
+    return list(cast(tuple[Any, ...], value)) if isinstance(value, tuple) else value
 
 
 class Controller:
@@ -126,8 +139,11 @@ class Controller:
                 return False
             counts, more = count(connection, found, self._clock())
             decision = decide(found.plan, counts, self._clock())
+            if decision is None:
+                counts = self._noted(connection, found.plan, counts)
             if counts.state != found.state:
                 if not record.keep(connection, found, counts.state):
+                    connection.rollback()
                     return True
                 found = replace(found, state=counts.state, version=found.version + 1)
             if decision is None:
@@ -140,6 +156,16 @@ class Controller:
         if self._ended is not None:
             self._ended(found.plan, cast(Status, decision.kind))
         return False
+
+    def _noted(self, connection: sa.Connection, plan: Plan, counts: Counts) -> Counts:
+        """Write down, once, why labels do not promote."""
+        found = numbers(plan, counts)
+        why = "some" if plan.labels == "some" else "unlike"
+        if found["held"] is None or why in counts.held:
+            return counts
+        record.note(connection, plan.id, Decision(kind="held", reason=found["held"], numbers=found, time=self._clock()))
+        console.say(f"rollout {plan.id}: {found['held']}")
+        return replace(counts, held=(*counts.held, why))
 
     def _show(self, plan: Plan | None, counts: Counts | None) -> None:
         if self._seen is not None:
@@ -186,11 +212,13 @@ def with_pairs(counts: Counts, rows: list[Seen]) -> Counts:
             [row.milliseconds > slow for row in timed], [row.other_milliseconds > slow for row in timed]
         )
     differ = [row.failed or row.label != row.other_label for row in both if not row.other_failed]
+    disagreement = counts.disagreement.add(differ, [False] * len(differ))
     return replace(
         counts,
         errors=cast(Pairs, counts.errors).add([row.failed for row in both], [row.other_failed for row in both]),
         latency=latency,
-        disagreement=counts.disagreement.add(differ, [False] * len(differ)),
+        disagreement=disagreement,
+        everyone=(disagreement.worse, disagreement.observations),
         answers=counts.answers + len(rows),
         failed=counts.failed + sum(row.failed for row in rows),
         unpaired=counts.unpaired + len(rows) - len(both),
@@ -200,23 +228,22 @@ def with_pairs(counts: Counts, rows: list[Seen]) -> Counts:
 def with_arms(counts: Counts, rows: list[Seen]) -> Counts:
     """With answers of both arms of a canary. What the stable model answered because the candidate failed belongs to
     neither arm: it is the candidate's error, and is counted as that."""
-    arms = {
-        "stable": [row for row in rows if row.role == "stable" and not row.paired],
-        "canary": [row for row in rows if row.role == "canary"],
-    }
+    arms: list[tuple[Arm, Seen]] = [
+        ("canary" if row.role == "canary" else "stable", row) for row in rows if row.role == "canary" or not row.paired
+    ]
     errors, latency = cast(Arms, counts.errors), cast(Arms, counts.latency)
-    for arm in ("stable", "canary"):
-        errors = errors.add(arm, [row.failed for row in arms[arm]])
-        if (slow := counts.slow_ms) is not None:
-            computed = [row for row in arms[arm] if not row.failed and row.milliseconds > 0]
-            timed = [row for row in computed if row.seq > counts.slow_from]
-            latency = latency.add(arm, [row.milliseconds > slow for row in timed])
+    if (slow := counts.slow_ms) is not None:
+        computed = [(arm, row) for arm, row in arms if not row.failed and row.milliseconds > 0]
+        latency = latency.add((arm, row.milliseconds > slow) for arm, row in computed if row.seq > counts.slow_from)
+    canary = [row for arm, row in arms if arm == "canary"]
+    shown = sum(arm == "canary" or not row.failed for arm, row in arms)  # what failed has no id that a label could name
     return replace(
         counts,
-        errors=errors,
+        errors=errors.add((arm, row.failed) for arm, row in arms),
         latency=latency,
-        answers=counts.answers + len(arms["canary"]),
-        failed=counts.failed + sum(row.failed for row in arms["canary"]),
+        everyone=(counts.everyone[0] + len(canary), counts.everyone[1] + shown),
+        answers=counts.answers + len(canary),
+        failed=counts.failed + sum(row.failed for row in canary),
     )
 
 
@@ -228,11 +255,13 @@ def with_labels(counts: Counts, rows: list[Labelled]) -> Counts:
         used = [row for row in rows if row.stable is not None and row.candidate is not None]
         sides = [(row, place) for row in used for place in (0, 1)]
         accuracy = accuracy.add([_wrong(row, 1) for row in used], [_wrong(row, 0) for row in used])
+        comparable = [row for row in used if not row.stable_failed]
+        trait = sum(row.candidate_failed or row.candidate != row.stable for row in comparable), len(comparable)
     else:
         used = [row for row in rows if row.stable is not None or row.candidate is not None]
         sides = [(row, 0 if row.candidate is None else 1) for row in used]
-        accuracy = accuracy.add("stable", [_wrong(row, 0) for row, place in sides if place == 0])
-        accuracy = accuracy.add("canary", [_wrong(row, 1) for row, place in sides if place == 1])
+        accuracy = accuracy.add((("stable", "canary")[place], _wrong(row, place)) for row, place in sides)
+        trait = sum(place for _, place in sides), len(sides)
     for row, place in sides:
         asked[place] += 1
         right[place] += not _wrong(row, place)
@@ -243,6 +272,7 @@ def with_labels(counts: Counts, rows: list[Labelled]) -> Counts:
         stray=counts.stray + len(rows) - len(used),
         right=(right[0], right[1]),
         asked=(asked[0], asked[1]),
+        likely=(counts.likely[0] + trait[0], counts.likely[1] + trait[1]),
     )
 
 
@@ -267,7 +297,30 @@ def numbers(plan: Plan, counts: Counts) -> dict[str, Any]:
     found |= {name: getattr(counts, name) for name in others}
     found["right"] = {"stable": counts.right[0], "candidate": counts.right[1]}
     found["asked"] = {"stable": counts.asked[0], "candidate": counts.asked[1]}
+    found["likeness"] = likeness.compared(counts.likely, counts.everyone)
+    found["held"] = held(plan, found)
     return found | {"bias": FEEDBACK_BIAS}
+
+
+def held(plan: Plan, found: Mapping[str, Any]) -> str | None:
+    """Why labels that show the candidate to be no worse do not promote it; None where they do, or show nothing."""
+    if not _promotable(found, "accuracy"):
+        return None
+    shown = promise_of(found, by_labels=True)
+    if plan.labels == "some":
+        return (
+            f"the labels that were sent would show that {shown}; but who sends them chooses, and may send only what "
+            "was wrong: if they are like a random sample, promote it by hand ('torchstone rollout promote')"
+        )
+    like = found["likeness"]
+    if like["alike"]:
+        return None
+    of = "pairs that differ" if plan.mode == "shadow" else "answers that are the candidate's"
+    (low, high), (low_all, high_all) = ([100 * one for one in like[of]] for of in ("labelled_bounds", "all_bounds"))
+    return (
+        f"the labels would show that {shown}; but they are not like all requests: the share of {of} is {low:.1f} to "
+        f"{high:.1f} % among the labelled, {low_all:.1f} to {high_all:.1f} % among all"
+    )
 
 
 def decide(plan: Plan, counts: Counts, now: float) -> Decision | None:
@@ -281,14 +334,16 @@ def decide(plan: Plan, counts: Counts, now: float) -> Decision | None:
         one = found[name]
         if one["worse"] >= one["worse_at"]:
             return made("rolled_back", harm_of(name, one))
-    by_labels = _no_worse(found["accuracy"])
-    by_agreement = plan.mode == "shadow" and _no_worse(found["disagreement"])
-    if (by_labels or by_agreement) and all(_no_worse(found[name]) for name in ("errors", "latency")):
-        return made("promoted", promise_of(found, by_labels=by_labels))
+    if _promotable(found, "accuracy") and found["held"] is None:
+        return made("promoted", promise_of(found, by_labels=True))
+    if plan.mode == "shadow" and _promotable(found, "disagreement"):  # of all answers: nobody chose them
+        return made("promoted", promise_of(found, by_labels=False))
+    nothing = "nothing is proven" if found["held"] is None else "it is not promoted"
+    why = "" if found["held"] is None else f": {found['held']}"
     if counts.labels >= plan.horizon_labels:
-        return made("undecided", f"nothing is proven after {counts.labels:,} labels, which was the horizon")
+        return made("undecided", f"{nothing} after {counts.labels:,} labels, which was the horizon{why}")
     if now - plan.started >= 86_400 * plan.horizon_days:
-        return made("undecided", f"nothing is proven after {plan.horizon_days:g} days, which was the horizon")
+        return made("undecided", f"{nothing} after {plan.horizon_days:g} days, which was the horizon{why}")
     return None
 
 
@@ -314,6 +369,11 @@ def promise_of(found: Mapping[str, Any], *, by_labels: bool) -> str:
         f"observations), errors at most {100 * found['errors']['at_most']:.2f} more, "
         f"slow answers at most {100 * found['latency']['at_most']:.2f} more"
     )
+
+
+def _promotable(found: Mapping[str, Any], by: str) -> bool:
+    """Whether the candidate is no worse in errors and times, and, ``by`` labels or agreement, in accuracy."""
+    return all(_no_worse(found[name]) for name in (by, "errors", "latency"))
 
 
 def _no_worse(one: Mapping[str, Any]) -> bool:

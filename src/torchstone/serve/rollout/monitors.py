@@ -4,12 +4,13 @@ Every monitor looks at something bad that an answer can be: wrong, an error, slo
 bad(stable), so that its mean is what the candidate adds of it. In shadow mode both models answer the same request, and
 X is of one pair. In a canary they answer different ones: there X is of a block, the share of bad answers among its
 candidate's minus that among its stable one's. Blocks are put together in the order in which answers come, without a
-look at them, so that the mean of X is the same difference; but X varies more, and more labels are needed.
+look at them, so that the mean of X is the same difference; but X varies more, and more labels are needed. Both sides of
+a block must be of one time: where one arm gets more than its share, its oldest answers are given up.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -19,14 +20,15 @@ from numpy.typing import NDArray
 
 from torchstone.judge import betting
 
-Monitor = Literal["accuracy", "errors", "latency"]
 Arm = Literal["stable", "canary"]
 
 MARGINS: dict[str, float] = {"errors": 0.005, "latency": 0.05}
 """What the candidate may add to the share of requests that fail, and of those slower than the stable model's bound."""
 
-PENDING = 20_000
-"""Answers that wait for the other arm; beyond that the oldest are given up."""
+PENDING = 8
+"""Blocks whose answers may wait for the other arm; beyond that the oldest are given up. Answers that waited for long
+met other images than those they would be compared with: what changes in the traffic would be taken for a difference
+between the models. With two equal arms, one answer in 17 is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,25 +74,32 @@ class Arms:
     stable: str = ""
     """Answers that wait for the other arm, the oldest first: 1 is bad."""
     canary: str = ""
+    dropped: tuple[int, int] = (0, 0)
+    """Answers that were given up."""
 
     @classmethod
     def of_weight(cls, weight: float) -> Arms:
         """Empty, with the block that a share ``weight`` of the requests for the candidate fills evenly."""
-        ratio = (1 - weight) / weight if 0 < weight < 1 else 1.0
+        ratio = (1 - weight) / weight
         return cls(sizes=(max(1, round(ratio)), max(1, round(1 / ratio))))
 
-    def add(self, arm: Arm, bad: Iterable[bool]) -> Arms:
-        """With more answers of one arm."""
-        more = "".join("01"[bool(one)] for one in bad)
-        stable, canary = (self.stable + more, self.canary) if arm == "stable" else (self.stable, self.canary + more)
-        s, c = self.sizes
-        whole = min(len(stable) // s, len(canary) // c)
-        made = Counter(
-            (stable.count("1", place * s, place * s + s), canary.count("1", place * c, place * c + c))
-            for place in range(whole)
-        )
-        rest = stable[whole * s :][-PENDING:], canary[whole * c :][-PENDING:]
-        return replace(self, blocks=self.blocks + made, stable=rest[0], canary=rest[1])
+    def add(self, answers: Iterable[tuple[Arm, bool]]) -> Arms:
+        """With more answers, in the order in which they came: whose, and whether it was bad."""
+        waiting, dropped = (deque(self.stable), deque(self.canary)), list(self.dropped)
+        made: Counter[tuple[int, int]] = Counter()
+        for arm, bad in answers:
+            mine = 0 if arm == "stable" else 1
+            waiting[mine].append("01"[bool(bad)])
+            if all(len(waiting[side]) >= self.sizes[side] for side in (0, 1)):
+                block = [[waiting[side].popleft() for _ in range(self.sizes[side])].count("1") for side in (0, 1)]
+                made[block[0], block[1]] += 1
+            elif len(waiting[mine]) > PENDING * self.sizes[mine]:
+                waiting[mine].popleft()
+                dropped[mine] += 1
+        return replace(
+            self, blocks=self.blocks + made, stable="".join(waiting[0]), canary="".join(waiting[1]),
+            dropped=(dropped[0], dropped[1]),
+        )  # fmt: skip
 
     @property
     def observations(self) -> int:
@@ -106,12 +115,18 @@ class Arms:
 
     def row(self) -> dict[str, Any]:
         blocks = [[*bad, count] for bad, count in sorted(self.blocks.items())]
-        return {"sizes": list(self.sizes), "blocks": blocks, "stable": self.stable, "canary": self.canary}
+        return {
+            "sizes": list(self.sizes), "blocks": blocks, "stable": self.stable, "canary": self.canary,
+            "dropped": list(self.dropped),
+        }  # fmt: skip
 
     @classmethod
     def of_row(cls, row: dict[str, Any]) -> Arms:
         blocks = Counter({(bad_s, bad_c): count for bad_s, bad_c, count in row["blocks"]})
-        return cls(sizes=tuple(row["sizes"]), blocks=blocks, stable=row["stable"], canary=row["canary"])
+        return cls(
+            sizes=tuple(row["sizes"]), blocks=blocks, stable=row["stable"], canary=row["canary"],
+            dropped=tuple(row["dropped"]),
+        )  # fmt: skip
 
 
 Differences = Pairs | Arms

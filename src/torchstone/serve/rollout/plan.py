@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core.core_schema import ValidationInfo
 
 from torchstone.core.errors import ConfigError
 from torchstone.core.values import Value
@@ -15,6 +16,13 @@ from torchstone.serve.values import Route
 
 Mode = Literal["shadow", "canary"]
 MODES = ("shadow", "canary")
+Labels = Literal["some", "random", "all"]
+LABELS: dict[str, str] = {
+    "some": "from whoever sends them; they may roll back, and promotion by them is left to a person",
+    "random": "of requests drawn at random",
+    "all": "of all requests",
+}
+"""Where labels come from."""
 
 ALPHA: dict[str, float] = {"accuracy": 0.04, "errors": 0.005, "latency": 0.005}
 """Of the 5 % of harmless candidates that may be rolled back, what each monitor may spend. Accuracy gets the most: its
@@ -26,6 +34,10 @@ latency, so nothing is shared out between them; accuracy has two ways to be show
 
 WEIGHTS: dict[str, float] = {"shadow": 1.0, "canary": 0.05}
 """Share of the requests that the candidate sees, unless another is asked for."""
+
+CANARY = (0.001, 0.999)
+"""Weights of a canary: one block of answers has at least one of each arm, so beyond these it takes more than a thousand
+answers of the other, and at 100 % none is ever compared."""
 
 FEEDBACK_BIAS = (
     "labels that people send are a selection: who corrects only what looks wrong makes the shown answers look worse "
@@ -46,6 +58,7 @@ class Plan(Value):
     mode: Mode
     weight: float = Field(gt=0, le=1, description="share of the requests that the candidate sees")
     salt: str = Field(description="makes this split another than those before it")
+    labels: Labels = Field(default="some", description="where they come from: 'random' and 'all' may promote, too")
     margin: float = Field(ge=0, lt=1, description="drop of accuracy that is allowed")
     errors_margin: float = Field(default=MARGINS["errors"], ge=0, lt=1)
     latency_margin: float = Field(default=MARGINS["latency"], ge=0, lt=1)
@@ -55,6 +68,16 @@ class Plan(Value):
     horizon_labels: int = Field(default=50_000, gt=0, description="labelled observations after which it ends undecided")
     horizon_days: float = Field(default=30.0, gt=0)
     started: float = Field(description="seconds since 1970")
+
+    @field_validator("weight")
+    @classmethod
+    def _comparable(cls, weight: float, given: ValidationInfo) -> float:
+        if given.data.get("mode") == "canary" and not CANARY[0] <= weight <= CANARY[1]:
+            raise ValueError(
+                f"at {100 * weight:g} % a canary has nobody to be compared with; from {100 * CANARY[0]:g} % to "
+                f"{100 * CANARY[1]:g} %, or --mode shadow to try it on every request"
+            )
+        return weight
 
     @property
     def margins(self) -> dict[str, float]:
@@ -79,13 +102,6 @@ class Split:
         return self._chosen if int.from_bytes(drawn, "big") < self._below else STABLE
 
 
-class Everything:
-    """No rollout: the stable model answers all."""
-
-    def route(self, id: str, key: str | None) -> Route:
-        return STABLE
-
-
 def weight_of(text: str) -> float:
     """``5%`` or ``0.05`` as a fraction; a ConfigError for what is no share of the requests."""
     percent = text.strip().endswith("%")
@@ -98,8 +114,12 @@ def weight_of(text: str) -> float:
     return weight
 
 
-def foreseen(plan: Plan, disagreement: float = 0.04, harm: float = 0.02) -> str:
-    """What a shadow rollout's labels can show, said before it starts."""
+def foreseen(plan: Plan) -> str:
+    """What a shadow rollout's labels can show, said before it starts: of a candidate that is worse than the margin
+    allows by 1.5 points more, and of an equal one, both of which differ from the stable model twice as often as that
+    (in 4 % at least)."""
+    harm = min(plan.margin + 0.015, (1 + plan.margin) / 2)
+    disagreement = min(1.0, max(0.04, 2 * harm))
     caught = betting.needed(
         betting.PAIRED, betting.chances_of(disagreement, harm), plan.margin, ALPHA["accuracy"], "worse"
     )
@@ -107,7 +127,8 @@ def foreseen(plan: Plan, disagreement: float = 0.04, harm: float = 0.02) -> str:
         betting.PAIRED, betting.chances_of(disagreement, 0.0), plan.margin, PROMOTION["labels"], "no worse"
     )
     told = [f"{number:,}" if number else "more than ten million" for number in (caught, equal)]
+    then = "are needed before a person may promote an equal one" if plan.labels == "some" else "promote an equal one"
     return (
         f"at {100 * disagreement:g} % disagreement, about {told[0]} labelled pairs catch a candidate that is "
-        f"{100 * harm:g} points worse, and about {told[1]} promote an equal one"
+        f"{100 * harm:g} points worse, and about {told[1]} {then}"
     )

@@ -20,7 +20,6 @@ from torchstone.serve.store import reading
 from torchstone.serve.store.tables import decisions, feedback, predictions, rollouts, serving
 
 Status = Literal["running", "promoted", "rolled_back", "aborted", "undecided"]
-ENDED: tuple[Status, ...] = ("promoted", "rolled_back", "aborted", "undecided")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +116,7 @@ def start(connection: sa.Connection, plan: Plan) -> Rollout:
         raise ConfigError(
             "another rollout is running", hint="torchstone rollout status; torchstone rollout abort ends it"
         ) from None
-    _note(connection, plan.id, Decision(
+    note(connection, plan.id, Decision(
         kind="started", reason=f"{plan.mode} of {100 * plan.weight:g} %", numbers=plan.model_dump(mode="json"),
         time=plan.started,
     ))  # fmt: skip
@@ -147,7 +146,7 @@ def end(connection: sa.Connection, found: Rollout, status: Status, decision: Dec
     if status == "promoted":
         values = {"bundle": found.plan.candidate, "artifact": found.plan.candidate_id, "time": decision.time}
         connection.execute(sa.update(serving).where(serving.c.model == found.plan.model).values(**values))
-    _note(connection, found.plan.id, decision)
+    note(connection, found.plan.id, decision)
     return True
 
 
@@ -173,6 +172,7 @@ def _change(connection: sa.Connection, found: Rollout, values: Mapping[str, Any]
     return done.rowcount == 1
 
 
-def _note(connection: sa.Connection, rollout: str, decision: Decision) -> None:
+def note(connection: sa.Connection, rollout: str, decision: Decision) -> None:
+    """Write a decision into the log of decisions; the rollout itself stays as it is."""
     values = {"kind": decision.kind, "reason": decision.reason, "numbers": dict(decision.numbers)}
     connection.execute(sa.insert(decisions).values(rollout=rollout, time=decision.time, **values))
