@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from rollout_traffic import CANDIDATE, LATER, STABLE, Model, Traffic, plan, started
+from rollout_traffic import CANDIDATE, LATER, STABLE, Model, Traffic, bundle, plan, started
 
-from torchstone.core.errors import ConfigError
+from torchstone.core.errors import ArtifactError, ConfigError
 from torchstone.judge import betting
-from torchstone.serve.rollout import controller, likeness, record
+from torchstone.serve.looking import keep_looking
+from torchstone.serve.rollout import controller, follow, likeness, record
+from torchstone.serve.rollout.attached import current
 from torchstone.serve.rollout.controller import Controller, Counts
 from torchstone.serve.rollout.follow import Follower
 from torchstone.serve.rollout.monitors import MARGINS, Arm, Arms, Pairs
 from torchstone.serve.rollout.plan import ALPHA, Split, foreseen, weight_of
-from torchstone.serve.rollout.status import status
+from torchstone.serve.rollout.status import by_hand, status
 from torchstone.serve.store import tables
 from torchstone.serve.values import new_id
 
@@ -27,7 +30,8 @@ class Watched:
     """A rollout with traffic, and a controller that looks when it is told to."""
 
     def __init__(self, directory: Path, mode, **more) -> None:
-        self.plan = plan(mode, **more)
+        self.new = bundle(directory / "new", CANDIDATE)
+        self.plan = plan(mode, **({"candidate": str(self.new)} | more))
         self.url, self.engine = started(directory, self.plan)
         self.traffic = Traffic(url=self.url, plan=self.plan)
         self.ahead = LATER
@@ -93,7 +97,7 @@ def test_an_equal_candidate_is_promoted_and_served_from_then_on(tmp_path: Path, 
     assert found.status == "promoted"
     assert made.last.numbers["accuracy"]["at_most"] < made.plan.margin
     with made.engine.begin() as connection:
-        assert record.stable_bundle(connection, "flowers") == "/bundles/new"
+        assert record.serving_of(connection, "flowers") == (str(made.new), CANDIDATE)
     made.engine.dispose()
 
 
@@ -299,9 +303,7 @@ def test_one_rollout_at_a_time(shadow: Watched) -> None:
 
 
 def test_a_server_that_starts_again_serves_what_was_promoted(tmp_path: Path) -> None:
-    old, new = tmp_path / "old", tmp_path / "new"
-    old.mkdir()
-    new.mkdir()
+    old, new = bundle(tmp_path / "old", STABLE), bundle(tmp_path / "new", CANDIDATE)
     made = Watched(tmp_path / "state", "shadow", candidate=str(new), stable=str(old))
     with made.engine.begin() as connection:
         decision = record.Decision(kind="promoted", reason="by hand", numbers={}, time=time.time())
@@ -389,15 +391,15 @@ def test_pairs_are_counted_by_which_of_both_is_bad() -> None:
 
 def test_a_worker_follows_the_rollout(tmp_path: Path) -> None:
     made = canary(tmp_path)
-    told: list[str] = []
+    told: list[tuple[str, ...]] = []
     follower = Follower(
-        made.url, "flowers", stable=Path("/bundles/old"), opens=lambda place: told.append(f"open {place}"),
-        closes=lambda: told.append("close"), replaces=lambda place: told.append(f"replace {place}"),
+        made.url, "flowers", stable=Path("/bundles/old"), opens=lambda place, id: told.append(("open", str(place), id)),
+        closes=lambda: told.append(("close",)), replaces=lambda place, id: told.append(("replace", str(place), id)),
     )  # fmt: skip
     assert follower.route(new_id(), None).answer == "stable"
     follower.look()
     follower.look()
-    assert told == ["open /bundles/new"]
+    assert told == [("open", str(made.new), CANDIDATE)]
     assert {follower.route(new_id(), None).answer for _ in range(100)} == {"stable", "canary"}
     with made.engine.begin() as connection:
         found = record.running(connection)
@@ -405,7 +407,7 @@ def test_a_worker_follows_the_rollout(tmp_path: Path) -> None:
         decision = record.Decision(kind="promoted", reason="by hand", numbers={}, time=time.time())
         record.end(connection, found, "promoted", decision)
     follower.look()
-    assert told == ["open /bundles/new", "close", "replace /bundles/new"]
+    assert told[1:] == [("close",), ("replace", str(made.new), CANDIDATE)]
     assert {follower.route(new_id(), None).answer for _ in range(100)} == {"stable"}
     follower.close()
     made.engine.dispose()
@@ -414,11 +416,11 @@ def test_a_worker_follows_the_rollout(tmp_path: Path) -> None:
 def test_a_candidate_that_cannot_be_opened_gets_nothing(tmp_path: Path) -> None:
     made = canary(tmp_path)
 
-    def broken(place: Path) -> None:
+    def broken(place: Path, id: str) -> None:
         raise ConfigError("its golden images fail")
 
     follower = Follower(
-        made.url, "flowers", stable=Path("/bundles/old"), opens=broken, closes=lambda: None, replaces=lambda _: None
+        made.url, "flowers", stable=Path("/bundles/old"), opens=broken, closes=lambda: None, replaces=lambda *_: None
     )
     follower.look()
     assert made.now.status == "aborted"
@@ -434,20 +436,201 @@ def test_nobody_is_routed_to_a_candidate_that_nobody_watches(tmp_path: Path) -> 
         made.url,
         "flowers",
         stable=Path("/bundles/old"),
-        opens=lambda _: None,
+        opens=lambda *_: None,
         closes=lambda: None,
-        replaces=lambda _: None,
+        replaces=lambda *_: None,
         trust=0.0,
     )
     follower.look()
     assert {follower.route(new_id(), None).answer for _ in range(100)} == {"stable", "canary"}
     made.engine.dispose()
-    for file in tmp_path.iterdir():  # the store is gone; what is in its place is no database
+    for file in tmp_path.glob(f"{tables.FILE}*"):  # the store is gone; what is in its place is no database
         file.write_bytes(b"nothing" * 1_000)
     follower._engine.dispose()
     follower.look()
     assert {follower.route(new_id(), None).answer for _ in range(100)} == {"stable"}
     follower.close()
+
+
+def test_nobody_is_routed_to_a_candidate_whose_controller_is_dead(tmp_path: Path) -> None:
+    """Though the store is there. When the controller gives a sign again, the candidate is opened again."""
+    made = canary(tmp_path)
+    opened: list[Path] = []
+    follower = Follower(
+        made.url, "flowers", stable=Path("/bundles/old"), opens=lambda place, _: opened.append(place),
+        closes=opened.clear, replaces=lambda *_: None, trust=0.0,
+    )  # fmt: skip
+    follower.look()
+    follower.look()
+    assert (opened, follower.route(new_id(), None)) == ([], ("stable", False))
+    with made.engine.connect() as connection:
+        found = status(connection)
+    assert found is not None
+    assert found["controller"] is None
+    made.look()
+    follower.look()
+    assert opened == [made.new]
+    follower.close()
+    made.engine.dispose()
+
+
+def test_a_bundle_that_cannot_be_served_yet_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = canary(tmp_path)
+    broken = [OSError("it is still being copied"), None]
+    tried: list[Path] = []
+
+    def replaces(place: Path, id: str) -> None:
+        tried.append(place)
+        if (error := broken.pop(0)) is not None:
+            raise error
+
+    follower = Follower(
+        made.url, "flowers", stable=Path("/bundles/old"), opens=lambda *_: None, closes=lambda: None, replaces=replaces
+    )
+    with made.engine.begin() as connection:
+        by_hand(connection, "promoted", "by hand", time.time())
+    follower.look()
+    follower.look()
+    assert (len(tried), follower.failures) == (1, 1)
+    monkeypatch.setattr(follow, "RETRY", 0.0)
+    follower.look()
+    follower.look()
+    assert tried == [made.new, made.new]
+    follower.close()
+    made.engine.dispose()
+
+
+def test_a_candidate_that_could_not_be_closed_is_closed_later(tmp_path: Path) -> None:
+    made = canary(tmp_path)
+    calls = iter([TimeoutError("it hangs"), None])
+
+    def closes() -> None:
+        if (error := next(calls)) is not None:
+            raise error
+
+    follower = Follower(
+        made.url, "flowers", stable=Path("/bundles/old"), opens=lambda *_: None, closes=closes, replaces=lambda *_: None
+    )
+    follower.look()
+    with made.engine.begin() as connection:
+        by_hand(connection, "aborted", "by hand", time.time())
+    with pytest.raises(TimeoutError):
+        follower.look()
+    assert follower.route(new_id(), None).answer == "stable"
+    follower.look()
+    follower.look()
+    assert next(calls, "all") == "all"
+    follower.close()
+    made.engine.dispose()
+
+
+def test_a_thread_that_looks_ends_only_when_it_is_told_to(capsys: pytest.CaptureFixture[str]) -> None:
+    stop, failures = threading.Event(), []
+    errors = iter(
+        [ConfigError("a plan of another version"), ConfigError("a plan of another version"), None, KeyError(1)]
+    )
+
+    def look() -> None:
+        if (error := next(errors, stop)) is stop:
+            stop.set()
+        elif error is not None:
+            raise error
+
+    keep_looking(look, stop, pause=0.0, what="no rollout is watched", failed=lambda: failures.append(1))
+    assert len(failures) == 3
+    said = capsys.readouterr().err
+    assert said.count("a plan of another version") == 1
+    assert "KeyError(1)" in said
+
+
+def test_a_plan_of_another_version_stops_no_thread_and_can_be_aborted(
+    shadow: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller, "POLL", 0.0)
+    with shadow.engine.begin() as connection:
+        connection.execute(sa.update(tables.rollouts).values(plan={"unknown": 1}))
+    stop, failures = threading.Event(), []
+
+    def failed() -> None:
+        failures.append(1)
+        if len(failures) == 2:
+            stop.set()
+
+    Controller(shadow.url, failed=failed).run(stop)
+    assert len(failures) == 2
+    with shadow.engine.begin() as connection:
+        ended = by_hand(connection, "aborted", "by hand", time.time())
+        assert ended is not None
+        assert ended.rollout == shadow.plan.id
+        assert record.running(connection) is None
+
+
+@pytest.mark.parametrize("by", ["controller", "hand"])
+def test_a_directory_that_was_written_again_is_not_promoted(tmp_path: Path, by: str) -> None:
+    made = Watched(tmp_path, "shadow")
+    bundle(made.new, "c" * 64)
+    if by == "controller":
+        assert made.until_decided(Model(), most=3_000, labelled=0.0).status == "aborted"
+        assert "holds another model" in made.last.reason
+    else:
+        with made.engine.begin() as connection, pytest.raises(ArtifactError, match="holds another model"):
+            by_hand(connection, "promoted", "by hand", time.time())
+    with made.engine.connect() as connection:
+        assert record.serving_of(connection, "flowers") == (made.plan.stable, STABLE)
+    made.engine.dispose()
+
+
+def test_a_restart_does_not_serve_what_was_written_where_a_promoted_bundle_was(tmp_path: Path) -> None:
+    old = bundle(tmp_path / "old", STABLE)
+    made = Watched(tmp_path / "state", "shadow", stable=str(old))
+    with made.engine.begin() as connection:
+        by_hand(connection, "promoted", "by hand", time.time())
+        bundle(made.new, "c" * 64)
+        assert record.register(connection, "flowers", old, STABLE) == old
+        assert record.serving_of(connection, "flowers") == (str(old), STABLE)
+    made.engine.dispose()
+
+
+def test_a_reload_of_another_model_ends_the_rollout_and_is_known_to_the_next(shadow: Watched) -> None:
+    follower = Follower(
+        shadow.url, "flowers", stable=Path("/bundles/old"), opens=lambda *_: None, closes=lambda: None,
+        replaces=lambda *_: None,
+    )  # fmt: skip
+    follower.opened(Path("/bundles/old"), STABLE)
+    follower.look()
+    assert shadow.now.status == "running"
+    follower.opened(Path("/bundles/old"), "c" * 64)
+    follower.tell()
+    assert shadow.now.status == "aborted"
+    assert "loaded again" in shadow.last.reason
+    with shadow.engine.connect() as connection:
+        assert record.stable(connection, None) == ("flowers", Path("/bundles/old"), "c" * 64)
+    follower.opened(Path("/bundles/another"), "d" * 64)  # which was promoted over meanwhile
+    follower.look()
+    with shadow.engine.connect() as connection:
+        assert record.stable(connection, None)[2] == "c" * 64
+    follower.close()
+
+
+def test_answers_of_another_stable_model_are_no_pairs(shadow: Watched) -> None:
+    shadow.traffic.send(50, Model())
+    with shadow.engine.begin() as connection:
+        connection.execute(
+            sa.update(tables.predictions).where(tables.predictions.c.role == "stable").values(bundle="c" * 12)
+        )
+    shadow.look()
+    assert (shadow.counts.answers, shadow.counts.unpaired, shadow.counts.errors.observations) == (50, 50, 0)
+
+
+def test_a_worker_in_a_dead_ones_place_serves_what_was_promoted(tmp_path: Path) -> None:
+    made = canary(tmp_path)
+    frozen = {"flowers": Path("/bundles/old"), "unknown": Path("/bundles/other")}
+    assert current(made.url, frozen) == {**frozen}
+    with made.engine.begin() as connection:
+        by_hand(connection, "promoted", "by hand", time.time())
+    assert current(made.url, frozen) == {**frozen, "flowers": made.new}
+    made.engine.dispose()
+    assert current(f"sqlite:///{tmp_path}/none.db", frozen) == frozen
 
 
 def test_shares_of_the_requests_are_read_as_people_write_them() -> None:

@@ -85,11 +85,19 @@ class Deployment:
             await opened[name].open()
         self.services = opened
         self._attached.follow(opened, asyncio.get_running_loop())
-        self.observing.begin(opened, self._cache, self._attached.log)
+        for name, service in opened.items():
+            self._attached.opened(name, service.directory, service.served.candidate.artifact.id)
+        self.observing.begin(opened, self._cache, self._attached)
 
     async def reload(self) -> list[Served]:
         """Open all bundles again. One that does not prove itself leaves its old model where it is, and raises."""
-        return [await service.open() for service in self.services.values()]
+        found = []
+        for service in self.services.values():
+            found.append(await service.open())
+            if self._attached is not None:
+                self._attached.opened(service.name, service.directory, found[-1].candidate.artifact.id)
+                await asyncio.to_thread(self._attached.tell)
+        return found
 
     async def close(self) -> None:
         """Answer what was accepted, and end."""

@@ -51,7 +51,7 @@ FAMILIES: dict[str, Family] = {
     "torchstone_predictions": Family("counter", "Answers by predicted class", ("model", "role", "class")),
     "torchstone_refused": Family("counter", "Images that were not answered, by reason", ("model", "code")),
     "torchstone_queue_images": Family("gauge", "Images accepted and not answered yet", ("model",)),
-    "torchstone_shadows_dropped": Family("counter", "Images that a candidate in shadow was too slow for", ("model",)),
+    "torchstone_shadows_dropped": Family("counter", "Images that a candidate in shadow had no room for", ("model",)),
     "torchstone_cache_hits": Family("counter", "Images whose answer was in the cache"),
     "torchstone_cache_misses": Family("counter", "Images whose answer was not in the cache"),
     "torchstone_cache_errors": Family("counter", "Failures of the cache; what was asked then counts as a miss"),
@@ -67,6 +67,9 @@ FAMILIES: dict[str, Family] = {
         ("model", "monitor", "against"),
     ),
     "torchstone_rollouts_ended": Family("counter", "Rollouts by how they ended", ("model", "status")),
+    "torchstone_watch_failures": Family(
+        "counter", "Looks of the threads that watch rollouts and drift that failed", ("thread",)
+    ),
     "torchstone_drift_psi": Family("gauge", "Population stability index of the last window", ("model", "quantity")),
     "torchstone_drift_p_value": Family("gauge", "Two-sample test of the last window", ("model", "quantity")),
     "torchstone_drift_alarm": Family("gauge", "1 while the last window has drifted", ("model",)),

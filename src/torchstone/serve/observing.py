@@ -15,8 +15,8 @@ from torchstone.serve.watching import Looks
 
 if TYPE_CHECKING:
     from torchstone.serve.model import Served
+    from torchstone.serve.rollout.attached import Attached
     from torchstone.serve.service import Service
-    from torchstone.serve.store.writer import Writer
 
 
 class Observing:
@@ -43,7 +43,7 @@ class Observing:
     def ended(self, model: str, role: Role) -> None:
         self._metrics.ended(model, role)
 
-    def begin(self, services: Mapping[str, Service], cache: Cache | None, log: Writer | None) -> None:
+    def begin(self, services: Mapping[str, Service], cache: Cache | None, attached: Attached) -> None:
         """Show what these count by themselves, from now on; called on the event loop when the worker is ready."""
         carry = self._metrics.carry
         for name, service in services.items():
@@ -53,7 +53,8 @@ class Observing:
             carry("torchstone_cache_hits", lambda: cache.hits)
             carry("torchstone_cache_misses", lambda: cache.misses)
             carry("torchstone_cache_errors", lambda: cache.errors)
-        if log is not None:
+        carry("torchstone_watch_failures", lambda: attached.failures, thread="rollout-follower")
+        if (log := attached.log) is not None:
             carry("torchstone_log_rows_written", lambda: log.written)
             carry("torchstone_log_rows_lost", lambda: log.lost)
             carry("torchstone_log_rows_waiting", lambda: log.waiting)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from torchstone.core import console
+from torchstone.core.errors import ArtifactError
 from torchstone.serve.batching import Batch, Batcher, Result
 from torchstone.serve.decoding import Decoding
 from torchstone.serve.model import Served, open_served
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 SHADOWS = 32
 """Images of a candidate in shadow that wait at most; more are left out, and counted."""
+CANARY_PART = 0.5
+"""Of the time that a request has, what a canary may take; the rest is left for the stable model to answer instead."""
+NO_ROOM = ("full", "stopping")
+"""Refusals that say nothing of the model: it was never asked."""
 _STABLE = Route("stable", False)
 _AT_ONCE = {"queue": 0.0, "decode": 0.0, "infer": 0.0}
 
@@ -87,18 +92,19 @@ class Service:
     def waiting(self) -> int:
         return sum(one.waiting for one in (self._stable, self._candidate) if one is not None)
 
-    async def open(self) -> Served:
+    async def open(self, artifact: str | None = None) -> Served:
         """Open the bundle, or open it again: the new model answers from here on, the old one ends with what it has.
-        Raises an ArtifactError and changes nothing when the bundle does not prove itself."""
+        Raises an ArtifactError and changes nothing when the bundle does not prove itself, or is not ``artifact`` where
+        that is asked for."""
         async with self._changing:
-            self._stable, before = await self._opened(self.directory, "stable"), self._stable
+            self._stable, before = await self._opened(self.directory, "stable", artifact), self._stable
             self._retire(before)
             return self._stable.served
 
-    async def begin(self, candidate: Path) -> Served:
+    async def begin(self, candidate: Path, artifact: str) -> Served:
         """Open a rollout's candidate; the router says which images it gets. Raises as ``open``."""
         async with self._changing:
-            self._candidate, before = await self._opened(candidate, "canary"), self._candidate
+            self._candidate, before = await self._opened(candidate, "canary", artifact), self._candidate
             self._retire(before)
             return self._candidate.served
 
@@ -167,8 +173,10 @@ class Service:
         if route.shadow and candidate is not None:
             self._shadow(candidate, image)
         if route.answer == "canary" and candidate is not None:
+            now = asyncio.get_running_loop().time()
+            until = now + CANARY_PART * max(0.0, deadline - now)
             with contextlib.suppress(Refusal):  # what the candidate cannot answer, the stable one does
-                return await self._told(candidate, "canary", image, deadline)
+                return await self._told(candidate, "canary", image, until)
         return await self._told(self._batcher(), "stable", image, deadline)
 
     async def _told(self, batcher: Batcher, role: Role, image: _Image, deadline: float) -> Answer:
@@ -177,7 +185,9 @@ class Service:
         try:
             answer = await self._looked_up(batcher, role, image, deadline)
         except Refusal as refusal:
-            self._logged(batcher, role, image, began, None, refusal.code)
+            # A canary that is full while the stable model has room is too slow, and costs an answer's time.
+            if refusal.code not in NO_ROOM or (role == "canary" and refusal.code == "full"):
+                self._logged(batcher, role, image, began, None, refusal.code)
             raise
         self._logged(batcher, role, image, began, answer, None)
         return answer
@@ -259,8 +269,11 @@ class Service:
             return
 
         async def answer() -> None:
-            with contextlib.suppress(Refusal):
+            try:
+                candidate.check_room(1)
                 await self._told(candidate, "shadow", image, self._deadline(None))
+            except Refusal as refusal:
+                self.shadows_dropped += refusal.code in NO_ROOM
 
         self._later(answer())
 
@@ -290,8 +303,13 @@ class Service:
         if self._observer is not None:
             self._observer.refused(self.name, code)
 
-    async def _opened(self, directory: Path, role: Role) -> Batcher:
+    async def _opened(self, directory: Path, role: Role, artifact: str | None) -> Batcher:
         served = await asyncio.to_thread(open_served, directory, self._settings, self.name)
+        if artifact is not None and served.candidate.artifact.id != artifact:
+            raise ArtifactError(
+                f"'{directory}' is another model than the rollout was started with",
+                hint="was it written again, or does it not run here, so that its FP32 model would be served?",
+            )
         observer = self._observer
 
         def inferred(batch: Batch) -> None:

@@ -27,6 +27,7 @@ from torchstone.export import reference as references
 from torchstone.export.reference import COLUMNS, Reference
 from torchstone.serve import drift
 from torchstone.serve.board import Block, Board, Page, Slot
+from torchstone.serve.looking import keep_looking
 from torchstone.serve.metrics import cell
 from torchstone.serve.values import Look
 
@@ -180,8 +181,12 @@ class Watcher:
         self._read: dict[tuple[int, str, str], int] = {}
 
     def run(self, stop: threading.Event) -> None:
-        while not stop.wait(POLL):
-            self.look()
+        """Look until told to stop."""
+
+        def failed() -> None:
+            cell(self._slot, "torchstone_watch_failures", thread="drift-watcher")[0] += 1.0
+
+        keep_looking(self.look, stop, pause=POLL, what="drift is not watched", failed=failed)
 
     def look(self) -> None:
         """Read what is new, and compare each window that is full."""

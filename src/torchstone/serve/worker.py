@@ -19,10 +19,11 @@ from torchstone.core import console
 from torchstone.core.errors import TorchstoneError
 from torchstone.serve.app import Application
 from torchstone.serve.board import Board
-from torchstone.serve.deployment import Deployment
+from torchstone.serve.deployment import Deployment, store_of
 from torchstone.serve.keys import Keys
 from torchstone.serve.protocol import Server
-from torchstone.serve.settings import ServeSettings
+from torchstone.serve.rollout.attached import current
+from torchstone.serve.settings import ServeSettings, named_places
 
 SWITCH = 0.001
 """Seconds after which a thread that computes in Python gives way to another. Python's own 5 ms would add as much to
@@ -37,6 +38,9 @@ def main(listening: int, control: int, board: int, slot: int) -> int:
     with supervisor.makefile("r", encoding="utf-8") as lines:
         settings = ServeSettings(**json.loads(lines.readline()))
     try:
+        # In a dead worker's place, a rollout may have promoted another bundle since the server was started.
+        places = current(store_of(settings), named_places(settings.bundles))
+        settings = settings.model_copy(update={"bundles": tuple(f"{name}={at}" for name, at in places.items())})
         shared = Board(board, settings.workers + 1)
         application = Application(Deployment(settings, Keys.of(settings), shared, slot))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

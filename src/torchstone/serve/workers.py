@@ -101,7 +101,7 @@ class Supervisor:
         self.settings = self.settings.model_copy(update={"bundles": bundles, "store": url, "state": state})
         stop = threading.Event()
         shown = RolloutNumbers(self._own)
-        controller = Controller(url, ended=shown.ended, seen=shown.seen)
+        controller = Controller(url, ended=shown.ended, seen=shown.seen, failed=shown.failed)
         watcher = Watcher(self.board, self._own, self.settings.drift_window)
         threads = [
             threading.Thread(target=controller.run, args=(stop,), name="rollout-controller", daemon=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 STATE = Annotated[Path, typer.Option(help="The server's --state folder.")]
 STORE = Annotated[str | None, typer.Option(help="The server's --store, where it has one: postgresql://USER@HOST/NAME.")]
 FOLDER = Path("serve-state")
+SILENCE = 30.0
+"""Seconds without a sign of the controller after which that is said."""
 CODES = {"running": 3, "promoted": 0, "rolled_back": 1, "aborted": 1, "undecided": 3}
 """Exit code of 'status'."""
 
@@ -52,8 +55,6 @@ def opened(state: Path, store: str | None) -> Iterator[Connection]:
 
 def end_by_hand(state: Path, store: str | None, kind: Status, json: bool) -> int:
     """End the running rollout; a ConfigError if none is running."""
-    import time
-
     from torchstone.cli._answers import print_json
     from torchstone.serve.rollout.status import by_hand
 
@@ -62,11 +63,11 @@ def end_by_hand(state: Path, store: str | None, kind: Status, json: bool) -> int
     if ended is None:
         raise ConfigError("no rollout is running", hint="torchstone rollout status shows the last one")
     if json:
-        print_json({"rollout": ended.plan.id, "status": kind})
+        print_json({"rollout": ended.rollout, "status": kind})
     elif kind == "promoted":
-        say(f"'{ended.plan.candidate}' is the stable model now; running servers follow within seconds")
+        say(f"'{ended.candidate}' is the stable model now; running servers follow within seconds")
     else:
-        say(f"rollout {ended.plan.id} is ended; the stable model goes on")
+        say(f"rollout {ended.rollout} is ended; the stable model goes on")
     return 0
 
 
@@ -96,6 +97,8 @@ def show(found: Mapping[str, Any]) -> None:
     say(f"labels: {plan['labels']}, {LABELS[plan['labels']]}")
     if numbers["held"] is not None and found["status"] == "running":
         say(f"held: {numbers['held']}")
+    if found["status"] == "running" and time.time() - max(found["controller"] or 0.0, plan["started"]) > SILENCE:
+        say("its controller gives no sign: does a server run with this store? The candidate gets no requests meanwhile")
     say(f"it ends undecided after {plan['horizon_labels']:,} labels or {plan['horizon_days']:g} days")
     for one in found["decisions"]:
         at = datetime.fromtimestamp(one["time"]).isoformat(sep=" ", timespec="seconds")

@@ -6,10 +6,12 @@ stand in the rollout's row, in one transaction. Killed at any moment, it goes on
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from torchstone.core import console
+from torchstone.core.errors import TorchstoneError
+from torchstone.serve.looking import keep_looking
 from torchstone.serve.rollout import likeness, monitors, record
 from torchstone.serve.rollout.monitors import Arm, Arms, Differences, Pairs
 from torchstone.serve.rollout.plan import ALPHA, FEEDBACK_BIAS, PROMOTION, Plan
@@ -26,6 +30,8 @@ from torchstone.serve.store.reading import Labelled, Seen
 
 POLL = 1.0
 """Seconds between two looks at the log."""
+BEAT = 5.0
+"""Seconds from one sign of life in the store to the next."""
 TIMES = (500, 5_000)
 """Answers of the stable model, at least and at most, whose times say what is slow: the first since the rollout began,
 because a candidate beside it takes time from both."""
@@ -106,37 +112,44 @@ class Controller:
         ended: Callable[[Plan, Status], None] | None = None,
         clock: Callable[[], float] = time.time,
         seen: Callable[[Plan | None, Mapping[str, Any]], None] | None = None,
+        failed: Callable[[], None] | None = None,
     ) -> None:
-        """``seen`` is told after each look which rollout is running, and its ``numbers``."""
+        """``seen`` is told after each look which rollout is running, and its ``numbers``; ``failed`` is called for each
+        look that failed."""
         self._engine = tables.engine(url)
         self._ended = ended
         self._seen = seen
+        self._failed = failed
         self._clock = clock
-        self._away = False
+        self._beaten = -math.inf
 
     def run(self, stop: threading.Event) -> None:
         """Look at the log until told to stop. A store that is away is waited for."""
-        while not stop.is_set():
-            try:
-                busy = self.step()
-                if self._away:
-                    console.say(f"{tables.WHAT} is back: the rollout is watched again")
-                self._away = False
-            except SQLAlchemyError as error:
-                if not self._away:
-                    console.say(f"{tables.unreachable(self._engine, error).message}; no rollout is watched meanwhile")
-                self._away, busy = True, False
-            if not busy:
-                stop.wait(POLL)
+
+        def failed() -> None:
+            if self._failed is not None:
+                self._failed()
+
+        keep_looking(self.step, stop, pause=POLL, what="no rollout is watched", failed=failed)
         self._engine.dispose()
 
     def step(self) -> bool:
-        """Count what is new, decide, write both down. True where more is waiting to be counted."""
+        """Count what is new, decide, write both down. True where more is waiting to be counted. Raises a StorageError
+        where the store is away."""
+        try:
+            return self._step()
+        except SQLAlchemyError as error:
+            raise tables.unreachable(self._engine, error) from None
+
+    def _step(self) -> bool:
         with self._engine.begin() as connection:
             found = record.running(connection)
             if found is None:
                 self._show(None, None)
                 return False
+            beats = time.monotonic() - self._beaten >= BEAT
+            if beats:
+                record.beat(connection, time.time())
             counts, more = count(connection, found, self._clock())
             decision = decide(found.plan, counts, self._clock())
             if decision is None:
@@ -148,10 +161,15 @@ class Controller:
                 found = replace(found, state=counts.state, version=found.version + 1)
             if decision is None:
                 self._show(found.plan, counts)
-                return more
-            if not record.end(connection, found, cast(Status, decision.kind), decision):
-                connection.rollback()
-                return True
+            else:
+                decision = _possible(found.plan, decision)
+                if not record.end(connection, found, cast(Status, decision.kind), decision):
+                    connection.rollback()
+                    return True
+        if beats:
+            self._beaten = time.monotonic()
+        if decision is None:
+            return more
         console.say(f"rollout {found.plan.id}: {decision.kind.replace('_', ' ')}: {decision.reason}")
         if self._ended is not None:
             self._ended(found.plan, cast(Status, decision.kind))
@@ -172,6 +190,17 @@ class Controller:
             self._seen(plan, numbers(plan, counts) if plan is not None and counts is not None else {})
 
 
+def _possible(plan: Plan, decision: Decision) -> Decision:
+    """The decision, or the end of a rollout whose candidate is not there any more to be promoted."""
+    if decision.kind != "promoted":
+        return decision
+    try:
+        record.check_id(Path(plan.candidate), plan.candidate_id)
+    except TorchstoneError as error:
+        return replace(decision, kind="aborted", reason=f"it would be promoted, but {error}")
+    return decision
+
+
 def count(connection: sa.Connection, found: Rollout, now: float) -> tuple[Counts, bool]:
     """The counts with what is new in the log, and whether more is waiting."""
     plan, counts = found.plan, Counts.of_state(found.plan, found.state)
@@ -183,10 +212,10 @@ def count(connection: sa.Connection, found: Rollout, now: float) -> tuple[Counts
             slow = float(np.quantile(times, plan.slow_quantile))
             counts = replace(counts, slow_ms=slow, slow_from=counts.predictions)
     if plan.mode == "shadow":
-        rows = reading.answers(connection, (counts.predictions, upto), [("shadow", candidate)], "stable")
+        rows = reading.answers(connection, (counts.predictions, upto), [("shadow", candidate)], ("stable", stable))
     else:
         who = [("stable", stable), ("canary", candidate)]
-        rows = reading.answers(connection, (counts.predictions, upto), who, "canary")
+        rows = reading.answers(connection, (counts.predictions, upto), who, who[1])
     counts = with_pairs(counts, rows) if plan.mode == "shadow" else with_arms(counts, rows)
     more = len(rows) == reading.CHUNK
     counts = replace(counts, predictions=rows[-1].seq if more else upto)
@@ -239,7 +268,7 @@ def with_arms(counts: Counts, rows: list[Seen]) -> Counts:
     shown = sum(arm == "canary" or not row.failed for arm, row in arms)  # what failed has no id that a label could name
     return replace(
         counts,
-        errors=errors.add((arm, row.failed) for arm, row in arms),
+        errors=errors.add([(arm, row.failed) for arm, row in arms]),
         latency=latency,
         everyone=(counts.everyone[0] + len(canary), counts.everyone[1] + shown),
         answers=counts.answers + len(canary),
@@ -260,7 +289,7 @@ def with_labels(counts: Counts, rows: list[Labelled]) -> Counts:
     else:
         used = [row for row in rows if row.stable is not None or row.candidate is not None]
         sides = [(row, 0 if row.candidate is None else 1) for row in used]
-        accuracy = accuracy.add((("stable", "canary")[place], _wrong(row, place)) for row, place in sides)
+        accuracy = accuracy.add(("canary" if place else "stable", _wrong(row, place)) for row, place in sides)
         trait = sum(place for _, place in sides), len(sides)
     for row, place in sides:
         asked[place] += 1

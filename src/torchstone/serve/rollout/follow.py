@@ -12,23 +12,29 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from torchstone.core import console
 from torchstone.core.errors import TorchstoneError
+from torchstone.serve.looking import keep_looking
 from torchstone.serve.rollout import record
 from torchstone.serve.rollout.plan import STABLE, Plan, Split
+from torchstone.serve.rollout.record import Serving
 from torchstone.serve.store import tables
 from torchstone.serve.values import Route
 
 POLL = 1.0
 """Seconds between two looks at the store."""
 TRUST = 30.0
-"""Seconds without the store after which the candidate gets nothing: nobody would see what harm it does."""
+"""Seconds without a sign of the controller, or without the store, after which the candidate gets nothing: nobody would
+see what harm it does."""
+RETRY = 30.0
+"""Seconds from a promoted bundle that could not be served to the next attempt."""
 
 
 class Follower:
     """The router of one model (``values.Router``).
 
-    ``opens`` gets a candidate's bundle before the first request is routed to it, ``closes`` is called when none is
-    routed there any more, and ``replaces`` gets the bundle that is the stable one from now on. They are called in the
-    follower's own thread, and raise a TorchstoneError where a bundle cannot be served.
+    ``opens`` gets a candidate's bundle and the id of the artifact that it must be before the first request is routed to
+    it, ``closes`` is called when none is routed there any more, and ``replaces`` gets the bundle, and the id, that is
+    the stable one from now on. They are called in the follower's own thread, and raise a TorchstoneError where a bundle
+    cannot be served.
     """
 
     def __init__(
@@ -37,9 +43,9 @@ class Follower:
         model: str,
         *,
         stable: Path,
-        opens: Callable[[Path], None],
+        opens: Callable[[Path, str], None],
         closes: Callable[[], None],
-        replaces: Callable[[Path], None],
+        replaces: Callable[[Path, str], None],
         trust: float = TRUST,
     ) -> None:
         self._engine = tables.engine(url)
@@ -47,11 +53,23 @@ class Follower:
         self._opens, self._closes, self._replaces = opens, closes, replaces
         self._trust = trust
         self._split: Split | None = None
+        self._open = False
+        """Whether a candidate may be open: until it was closed without an error."""
+        self._met: str | None = None
+        """Of the rollout that was seen last."""
         self._known: str | None = None
-        """Of the rollout that was opened last."""
+        """Of the rollout whose candidate was opened last, or refused."""
         self._stable = str(stable.resolve())
-        """The bundle that was the stable one at the last look, or at the start."""
+        """The bundle that answers."""
+        self._refused: tuple[str, float] = ("", 0.0)
+        """The bundle that could not be put in its place, and when."""
+        self._told: tuple[str, str] | None = None
+        """Bundle and artifact that the store has still to be told of."""
+        self._beat: float | None = None
         self._heard = time.monotonic()
+        """When the controller last gave a sign. By this clock: its own machine may have another time."""
+        self.failures = 0
+        """Looks that failed."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rollout-follower", daemon=True)
 
@@ -72,48 +90,94 @@ class Follower:
         split = self._split
         return STABLE if split is None else split.route(id, key)
 
+    def opened(self, bundle: Path, artifact: str) -> None:
+        """``bundle`` was opened (again), and is ``artifact`` now: the next look tells the store, or ``tell``."""
+        self._told = (str(bundle.resolve()), artifact)
+
+    def tell(self) -> None:
+        """Tell the store now; if it is away, the next look tries again. It may block for seconds."""
+        try:
+            self._tell()
+        except SQLAlchemyError:
+            self.failures += 1
+
     def look(self) -> None:
         """Look at the store now. Not to be called once ``start`` was."""
+        now = time.monotonic()
         try:
+            self._tell()
             with self._engine.connect() as connection:
                 found = record.running(connection)
-                stable = record.stable_bundle(connection, self._model)
-        except SQLAlchemyError:
-            if self._split is not None and time.monotonic() - self._heard > self._trust:
-                console.say(f"{tables.WHAT} is away for {self._trust:g} s: the candidate gets no more requests")
-                self._leave()
+                serving = record.serving_of(connection, self._model)
+                beat = record.beat_of(connection)
+        except Exception as error:
+            if self._split is not None and now - self._heard > self._trust:
+                self._doubt(f"{tables.WHAT} cannot be read")
+            if not isinstance(error, SQLAlchemyError):
+                raise
+            self.failures += 1  # the controller says it, once for all
             return
-        self._heard = time.monotonic()
+        if beat != self._beat:
+            self._beat, self._heard = beat, now
         plan = found.plan if found is not None and found.plan.model == self._model else None
         if plan is None or plan.id != self._known:
             self._leave()
-        if stable is not None and stable != self._stable:
-            self._replace(stable)
-        if plan is not None and plan.id != self._known:
+        if serving is not None and serving.bundle != self._stable and not self._replace(serving):
+            return  # a candidate would be compared with another model than it was started against
+        if plan is None:
+            return
+        if plan.id != self._met:  # the controller, too, sees it only now
+            self._met, self._heard = plan.id, now
+        if now - self._heard > self._trust:
+            if self._split is not None:
+                self._doubt("the rollout's controller gives no sign")
+        elif plan.id != self._known:
             self._enter(plan)
 
-    def _replace(self, stable: str) -> None:
-        self._stable = stable
+    def _tell(self) -> None:
+        if (told := self._told) is None:
+            return
+        with self._engine.begin() as connection:
+            record.opened(connection, self._model, *told)
+        if self._told == told:
+            self._told = None
+
+    def _replace(self, serving: Serving) -> bool:
+        """Whether the bundle answers now. One that cannot be served is tried again: it may only be on its way."""
+        bundle, since = self._refused
+        if bundle == serving.bundle and time.monotonic() - since < RETRY:
+            return False
         try:
-            self._replaces(Path(stable))
-            console.say(f"'{self._model}' is answered by '{stable}' now")
+            self._replaces(Path(serving.bundle), serving.artifact)
         except (TorchstoneError, OSError) as error:
-            console.say(f"'{stable}' cannot be served, the model before it goes on: {error}")
+            self.failures += 1
+            if bundle != serving.bundle:
+                console.say(f"'{serving.bundle}' cannot be served, the model before it goes on: {error}")
+            self._refused = (serving.bundle, time.monotonic())
+            return False
+        self._stable = serving.bundle
+        console.say(f"'{self._model}' is answered by '{serving.bundle}' now")
+        return True
 
     def _enter(self, plan: Plan) -> None:
-        self._known = plan.id
+        self._known, self._open = plan.id, True
         try:
-            self._opens(Path(plan.candidate))
+            self._opens(Path(plan.candidate), plan.candidate_id)
         except (TorchstoneError, OSError) as error:
             console.say(f"rollout {plan.id}: the candidate cannot be opened: {error}")
             self._abort(plan, f"the candidate cannot be opened: {error}")
             return
         self._split = Split(plan)
 
+    def _doubt(self, why: str) -> None:
+        console.say(f"{why} for {self._trust:g} s: the candidate gets no more requests")
+        self._leave()
+
     def _leave(self) -> None:
-        was, self._split, self._known = self._split, None, None
-        if was is not None:
+        self._split = self._known = None
+        if self._open:
             self._closes()
+            self._open = False
 
     def _abort(self, plan: Plan, reason: str) -> None:
         """End the rollout; if the store is away now, the next look tries to open the candidate again."""
@@ -126,7 +190,9 @@ class Follower:
         except SQLAlchemyError:
             self._known = None
 
+    def _fail(self) -> None:
+        self.failures += 1
+
     def _run(self) -> None:
-        while not self._stop.is_set():
-            self.look()
-            self._stop.wait(POLL)
+        what = f"'{self._model}' follows no rollout"
+        keep_looking(self.look, self._stop, pause=POLL, what=what, failed=self._fail)

@@ -7,17 +7,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError
 
 from torchstone.core import console
-from torchstone.core.errors import ArtifactError, ConfigError
+from torchstone.core.artifact import load_artifact
+from torchstone.core.errors import ArtifactError, ConfigError, TorchstoneError
 from torchstone.core.values import Artifact
 from torchstone.serve.rollout.plan import Plan
 from torchstone.serve.store import reading
-from torchstone.serve.store.tables import decisions, feedback, predictions, rollouts, serving
+from torchstone.serve.store.tables import decisions, feedback, heartbeats, predictions, rollouts, serving
 
 Status = Literal["running", "promoted", "rolled_back", "aborted", "undecided"]
 
@@ -42,6 +44,13 @@ class Decision:
     time: float
 
 
+class Serving(NamedTuple):
+    """What answers as a model: its bundle and the id of its artifact."""
+
+    bundle: str
+    artifact: str
+
+
 def new_id() -> str:
     return secrets.token_hex(4)
 
@@ -55,21 +64,50 @@ def register(connection: sa.Connection, model: str, given: Path, artifact: str) 
     place = given.resolve()
     row = connection.execute(sa.select(serving).where(serving.c.model == model)).one_or_none()
     if row is not None and row.given == str(place) and row.bundle != row.given:
-        if Path(row.bundle).is_dir():
+        try:
+            check_id(Path(row.bundle), row.artifact)
             console.say(f"'{model}' is '{row.bundle}', which a rollout promoted, not '{given}'")
             return Path(row.bundle)
-        console.say(f"'{row.bundle}', which a rollout promoted, is not there any more: '{given}' is served again")
+        except TorchstoneError as error:
+            console.say(f"what a rollout promoted cannot be served, '{given}' is served again: {error}")
     values = {"given": str(place), "bundle": str(place), "artifact": artifact, "time": time.time()}
     if row is None:
         connection.execute(sa.insert(serving).values(model=model, **values))
     else:
         connection.execute(sa.update(serving).where(serving.c.model == model).values(**values))
-    found = running(connection)
-    if found is not None and found.plan.model == model and found.plan.stable_id != artifact:
-        end(connection, found, "aborted", Decision(
-            kind="aborted", reason="the server was started with another stable model", numbers={}, time=time.time()
-        ))  # fmt: skip
+    _end_of_others(connection, model, artifact, "the server was started with another stable model")
     return given
+
+
+def opened(connection: sa.Connection, model: str, bundle: str, artifact: str) -> None:
+    """Note that the bundle that answers as ``model`` was opened (again) and is ``artifact`` now. A running rollout that
+    was started against another one is aborted: what it has counted says nothing of this one."""
+    row = connection.execute(sa.select(serving).where(serving.c.model == model)).one_or_none()
+    if row is None or row.bundle != bundle:  # another one was promoted meanwhile
+        return
+    if row.artifact != artifact:
+        values = {"artifact": artifact, "time": time.time()}
+        connection.execute(sa.update(serving).where(serving.c.model == model).values(**values))
+    _end_of_others(connection, model, artifact, "the stable bundle was loaded again, and is another model now")
+
+
+def _end_of_others(connection: sa.Connection, model: str, artifact: str, reason: str) -> None:
+    """Abort the running rollout of ``model`` if it was started against another artifact."""
+    found = running(connection)
+    if found is None or found.plan.model != model or found.plan.stable_id == artifact:
+        return
+    decision = Decision(kind="aborted", reason=reason, numbers={}, time=time.time())
+    if end(connection, found, "aborted", decision):
+        console.say(f"rollout {found.plan.id}: aborted: {reason}")
+
+
+def check_id(bundle: Path, artifact: str) -> None:
+    """Raise an ArtifactError if the directory does not hold ``artifact`` (any more)."""
+    if load_artifact(bundle).id != artifact:
+        raise ArtifactError(
+            f"'{bundle}' holds another model than it did when the rollout was started",
+            hint="start a rollout of what it holds now, or give each bundle a directory of its own",
+        )
 
 
 def stable(connection: sa.Connection, model: str | None) -> tuple[str, Path, str]:
@@ -85,9 +123,23 @@ def stable(connection: sa.Connection, model: str | None) -> tuple[str, Path, str
     return name, Path(rows[name].bundle), rows[name].artifact
 
 
-def stable_bundle(connection: sa.Connection, model: str) -> str | None:
-    """Directory of the bundle that answers as ``model``; None if no server has said."""
-    return connection.scalar(sa.select(serving.c.bundle).where(serving.c.model == model))
+def serving_of(connection: sa.Connection, model: str) -> Serving | None:
+    """What answers as ``model``; None if no server has said."""
+    query = sa.select(serving.c.bundle, serving.c.artifact).where(serving.c.model == model)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else Serving(*row)
+
+
+def beat(connection: sa.Connection, now: float) -> None:
+    """The controller looks, and gives a sign of it."""
+    mine = heartbeats.c.name == "controller"
+    if connection.execute(sa.update(heartbeats).where(mine).values(time=now)).rowcount == 0:
+        connection.execute(sa.insert(heartbeats).values(name="controller", time=now))
+
+
+def beat_of(connection: sa.Connection) -> float | None:
+    """When the controller last gave a sign; None if it never did."""
+    return connection.scalar(sa.select(heartbeats.c.time).where(heartbeats.c.name == "controller"))
 
 
 def check_candidate(candidate: Artifact, candidate_path: Path, stable_model: Artifact, stable_path: Path) -> None:
@@ -140,7 +192,10 @@ def keep(connection: sa.Connection, found: Rollout, state: Mapping[str, Any]) ->
 
 def end(connection: sa.Connection, found: Rollout, status: Status, decision: Decision) -> bool:
     """End a rollout, with the numbers of that decision; a promoted candidate is the stable model from here on. False
-    if somebody else has changed the rollout since it was read."""
+    if somebody else has changed the rollout since it was read. Raises an ArtifactError, and changes nothing, if the
+    candidate's directory does not hold what is to be promoted."""
+    if status == "promoted":
+        check_id(Path(found.plan.candidate), found.plan.candidate_id)
     if not _change(connection, found, {"status": status}):
         return False
     if status == "promoted":
@@ -148,6 +203,14 @@ def end(connection: sa.Connection, found: Rollout, status: Status, decision: Dec
         connection.execute(sa.update(serving).where(serving.c.model == found.plan.model).values(**values))
     note(connection, found.plan.id, decision)
     return True
+
+
+def abandon(connection: sa.Connection, decision: Decision) -> str:
+    """Abort the running rollout without reading what it was told; its id."""
+    rollout = connection.execute(sa.select(rollouts.c.id).where(rollouts.c.status == "running")).scalar_one()
+    connection.execute(sa.update(rollouts).where(rollouts.c.id == rollout).values(status="aborted"))
+    note(connection, rollout, decision)
+    return rollout
 
 
 def decided(connection: sa.Connection, rollout: str) -> list[Decision]:
@@ -163,7 +226,13 @@ def _rollout(connection: sa.Connection, query: sa.Select[Any]) -> Rollout | None
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    return Rollout(plan=Plan.model_validate(row.plan), status=row.status, state=row.state, version=row.version)
+    try:
+        plan = Plan.model_validate(row.plan)
+    except ValidationError:
+        raise ConfigError(
+            f"rollout {row.id} was written by another version of torchstone", hint="torchstone rollout abort ends it"
+        ) from None
+    return Rollout(plan=plan, status=row.status, state=row.state, version=row.version)
 
 
 def _change(connection: sa.Connection, found: Rollout, values: Mapping[str, Any]) -> bool:

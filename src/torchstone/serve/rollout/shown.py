@@ -38,6 +38,10 @@ class RolloutNumbers:
         cell(self._slot, "torchstone_rollouts_ended", model=plan.model, status=status)[0] += 1.0
         self.seen(None, {})
 
+    def failed(self) -> None:
+        """A look at the store failed."""
+        cell(self._slot, "torchstone_watch_failures", thread="rollout-controller")[0] += 1.0
+
     def _set(self, plan: Plan, *, running: float, labels: float) -> None:
         cell(self._slot, "torchstone_rollout_running", model=plan.model, mode=plan.mode)[0] = running
         cell(self._slot, "torchstone_rollout_labels", model=plan.model)[0] = labels

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from torchstone.core.errors import UserError
 from torchstone.serve.deployment import Deployment
 from torchstone.serve.exchange import Endpoint, Exchange
 from torchstone.serve.refusals import Refusal
@@ -40,7 +41,10 @@ def endpoints(_: Deployment) -> list[Endpoint]:
 
 
 async def show(exchange: Exchange) -> None:
-    found = await _in_store(exchange, status.status)
+    try:
+        found = await _in_store(exchange, status.status)
+    except UserError as error:
+        raise Refusal("failed", error.message, hint=error.hint) from None
     if found is None:
         raise Refusal("unknown", "there has been no rollout")
     await exchange.reply_json(found)
@@ -55,17 +59,20 @@ async def abort(exchange: Exchange) -> None:
 
 
 async def _end(exchange: Exchange, kind: Status) -> None:
-    ended = await _in_store(exchange, lambda connection: status.by_hand(connection, kind, "by an admin", time.time()))
+    try:
+        ended = await _in_store(exchange, lambda store: status.by_hand(store, kind, "by an admin", time.time()))
+    except UserError as error:
+        refused = {"code": "not_taken", "message": error.message, "hint": error.hint or ""}
+        await exchange.reply_json({"error": refused}, status=409)
+        return
     if ended is None:
         raise Refusal("unknown", "no rollout is running")
-    await exchange.reply_json({"rollout": ended.plan.id, "status": kind})
+    await exchange.reply_json({"rollout": ended.rollout, "status": kind})
 
 
 async def _in_store(exchange: Exchange, ask: Callable[[sa.Connection], ResultT]) -> ResultT:
     """What the store says, in a thread: it may be slow, or away."""
     url = exchange.deployment.store
-    if url is None:
-        raise Refusal("unknown", "this server keeps no rollouts", hint="start it with --state DIR or --store URL")
 
     def asked() -> ResultT:
         engine = tables.engine(url)

@@ -52,16 +52,19 @@ def end(connection: sa.Connection, table: sa.Table) -> int:
     return connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0
 
 
-def answers(connection: sa.Connection, span: tuple[int, int], who: Iterable[tuple[str, str]], other: str) -> list[Seen]:
+def answers(
+    connection: sa.Connection, span: tuple[int, int], who: Iterable[tuple[str, str]], other: tuple[str, str]
+) -> list[Seen]:
     """At most ``CHUNK`` answers whose numbers lie above ``span[0]`` up to ``span[1]``, the oldest first, of models
-    given by role and bundle; each with the answer of the role ``other`` to the same image."""
+    given by role and bundle; each with the answer of ``other``, given so as well, to the same image."""
     one, two = predictions.alias("one"), predictions.alias("two")
+    beside = (two.c.id == one.c.id) & (two.c.role == other[0]) & (two.c.bundle == other[1])
     query = (
         sa.select(
             one.c.seq, one.c.role, one.c.label, one.c.milliseconds, one.c.error.is_not(None), two.c.seq.is_not(None),
             sa.func.coalesce(two.c.label, -1), sa.func.coalesce(two.c.milliseconds, 0.0), two.c.error.is_not(None),
         )
-        .select_from(one.outerjoin(two, (two.c.id == one.c.id) & (two.c.role == other)))
+        .select_from(one.outerjoin(two, beside))
         .where(
             one.c.seq > span[0],
             one.c.seq <= span[1],

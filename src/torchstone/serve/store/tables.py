@@ -98,6 +98,14 @@ serving = sa.Table(
 )
 """Of each model that the server answers with: the bundle it was started with, and the one that is stable now."""
 
+heartbeats = sa.Table(
+    "heartbeats",
+    metadata,
+    sa.Column("name", sa.String(16), primary_key=True),
+    sa.Column("time", sa.Double, nullable=False),
+)
+"""When those that must not stop unseen last gave a sign of life: the controller of rollouts."""
+
 
 def url_of(state: Path, store: str | None) -> str:
     """The database's address: ``store``, or a file in the state directory."""
