@@ -263,7 +263,7 @@ def with_arms(counts: Counts, rows: list[Seen]) -> Counts:
     errors, latency = cast(Arms, counts.errors), cast(Arms, counts.latency)
     if (slow := counts.slow_ms) is not None:
         computed = [(arm, row) for arm, row in arms if not row.failed and row.milliseconds > 0]
-        latency = latency.add((arm, row.milliseconds > slow) for arm, row in computed if row.seq > counts.slow_from)
+        latency = latency.add([(arm, row.milliseconds > slow) for arm, row in computed if row.seq > counts.slow_from])
     canary = [row for arm, row in arms if arm == "canary"]
     shown = sum(arm == "canary" or not row.failed for arm, row in arms)  # what failed has no id that a label could name
     return replace(
