@@ -354,7 +354,8 @@ def test_blocks_do_not_depend_on_the_pieces_in_which_answers_come() -> None:
     assert whole.sizes == (19, 1)
     assert 19 * whole.observations + len(whole.stable) + whole.dropped[0] == sum(arm == "stable" for arm, _ in answers)
     assert whole.observations + len(whole.canary) + whole.dropped[1] == sum(arm == "canary" for arm, _ in answers)
-    in_turn = [("stable", bad) for bad in rng.random(19) < 0.3] + [("canary", True)]
+    in_turn: list[tuple[Arm, bool]] = [("stable", bad) for bad in (rng.random(19) < 0.3).tolist()]
+    in_turn.append(("canary", True))
     values, counts = Arms.of_weight(0.05).add(in_turn * 3).seen()
     assert values @ counts / counts.sum() == pytest.approx(1 - np.mean([bad for _, bad in in_turn[:-1]]))
 
@@ -526,14 +527,13 @@ def test_a_candidate_that_could_not_be_closed_is_closed_later(tmp_path: Path) ->
 
 def test_a_thread_that_looks_ends_only_when_it_is_told_to(capsys: pytest.CaptureFixture[str]) -> None:
     stop, failures = threading.Event(), []
-    errors = iter(
-        [ConfigError("a plan of another version"), ConfigError("a plan of another version"), None, KeyError(1)]
-    )
+    known = ConfigError("a plan of another version")
+    errors: list[Exception | None] = [known, known, None, KeyError(1)]
 
     def look() -> None:
-        if (error := next(errors, stop)) is stop:
+        if not errors:
             stop.set()
-        elif error is not None:
+        elif (error := errors.pop(0)) is not None:
             raise error
 
     keep_looking(look, stop, pause=0.0, what="no rollout is watched", failed=lambda: failures.append(1))
