@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from torchstone.judge import betting
 from torchstone.serve.rollout import monitors
-from torchstone.serve.rollout.plan import ALPHA, PROMOTION
+from torchstone.serve.rollout.monitors import MONITORS
 
-MARGIN = 0.005
+ACCURACY = MONITORS["accuracy"]
+MARGIN = ACCURACY.margin
 EVERY = 25
 Hits = NDArray[np.float64]
 """float64[simulations]: after how many pairs the claim was shown; infinite if never."""
@@ -105,8 +106,8 @@ def watched(number: int, pairs: int) -> dict[str, Any]:
     for name, at_margin in (("equal", False), ("just at every margin", True)):
         for psi in (0.005, 0.04, 0.2):
             back = np.full(number, math.inf)
-            for seed, (monitor, alpha) in enumerate(ALPHA.items()):
-                margin = MARGIN if monitor == "accuracy" else monitors.MARGINS[monitor]
+            for seed, (monitor, one) in enumerate(MONITORS.items()):
+                margin, alpha = one.margin, one.harm
                 differ = {"accuracy": psi, "errors": max(0.002, 1.2 * margin), "latency": 0.095}[monitor]
                 drop = min(margin, differ) if at_margin else 0.0
                 ask = lambda x, m=margin, a=alpha: first(x, m, a, "worse")  # noqa: E731
@@ -125,8 +126,8 @@ def caught(number: int) -> dict[str, Any]:
     """How soon accuracy's monitor sees worse candidates, and how soon an equal or better one is promoted."""
     rows: dict[str, Any] = {}
     cases: tuple[tuple[str, betting.Claim, float, Any], ...] = (
-        ("until a worse candidate is caught", "worse", ALPHA["accuracy"], WORSE),
-        ("until promotion", "no worse", PROMOTION["labels"], NO_WORSE),
+        ("until a worse candidate is caught", "worse", ACCURACY.harm, WORSE),
+        ("until promotion", "no worse", ACCURACY.promotion, NO_WORSE),
     )
     for title, claim, alpha, truths in cases:
         print(f"\n{number:,} rollouts each: labelled pairs {title}, α = {100 * alpha:g} %")
@@ -136,7 +137,7 @@ def caught(number: int) -> dict[str, Any]:
             expected = betting.needed(betting.PAIRED, betting.chances_of(psi, drop), MARGIN, alpha, claim)
             rows[f"{claim}, {psi:g}, {drop:g}"] = float(np.median(found))
             print(f"  {_case(drop, psi)}: {told(found)}  foreseen {expected or 0:,}", flush=True)
-    wrong = hits(9, number, 50_000, (0.04, MARGIN), lambda x: first(x, MARGIN, PROMOTION["labels"], "no worse"))
+    wrong = hits(9, number, 50_000, (0.04, MARGIN), lambda x: first(x, MARGIN, ACCURACY.promotion, "no worse"))
     rows["promoted at the margin"] = float(np.isfinite(wrong).mean())
     print(f"  {_case(MARGIN, 0.04)} (the margin itself): {told(wrong)}", flush=True)
     return rows
@@ -154,7 +155,7 @@ def compared(number: int) -> dict[str, Any]:
     for psi, drop, pairs in (*WORSE[:1], (0.02, 0.015, 6_000), *WORSE[3:], (0.2, 0.02, 40_000)):
         found = {}
         for name, way in {**ways, "knowing the truth": known((psi, drop), MARGIN)}.items():
-            when = hits(11, number, pairs, (psi, drop), lambda x, way=way: way(x, MARGIN, ALPHA["accuracy"]))
+            when = hits(11, number, pairs, (psi, drop), lambda x, way=way: way(x, MARGIN, ACCURACY.harm))
             found[name] = float(np.median(when))
         rows[f"{psi:g}, {drop:g}"] = found
         print(
@@ -184,7 +185,7 @@ def canary(number: int, weight: float, accuracy: float) -> dict[str, Any]:
                 answers = np.stack([arm[part], ~right[part]], axis=1).tolist()
                 arms = arms.add(("canary" if mine else "stable", bad) for mine, bad in answers)
                 values, counts = arms.seen()
-                if betting.log_wealth(values, counts, MARGIN, "worse") >= betting.threshold(ALPHA["accuracy"]):
+                if betting.log_wealth(values, counts, MARGIN, "worse") >= betting.threshold(ACCURACY.harm):
                     when = start + 1_000
                     break
             back.append(when)

@@ -19,8 +19,8 @@ from torchstone.serve.rollout import controller, follow, likeness, record
 from torchstone.serve.rollout.attached import current
 from torchstone.serve.rollout.controller import Controller, Counts
 from torchstone.serve.rollout.follow import Follower
-from torchstone.serve.rollout.monitors import MARGINS, Arm, Arms, Pairs
-from torchstone.serve.rollout.plan import ALPHA, Split, foreseen, weight_of
+from torchstone.serve.rollout.monitors import MONITORS, Arm, Arms, Pairs
+from torchstone.serve.rollout.plan import Split, foreseen, weight_of
 from torchstone.serve.rollout.status import by_hand, status
 from torchstone.serve.store import tables
 from torchstone.serve.values import new_id
@@ -186,7 +186,7 @@ def test_a_slow_candidate_is_rolled_back_without_labels(shadow: Watched) -> None
 def test_an_answer_from_the_cache_says_nothing_of_speed(shadow: Watched) -> None:
     shadow.until_decided(Model(lost=0.02, gained=0.02, times=0.0), most=2_000, step=1_000, labelled=0.0)
     assert shadow.counts.slow_ms is not None
-    assert shadow.counts.latency.observations == 0
+    assert shadow.counts.monitors["latency"].observations == 0
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_what_the_stable_model_answers_for_a_candidate_that_failed_belongs_to_ne
             one: connection.scalar(sa.select(sa.func.count()).where(role == one)) or 0 for one in ("stable", "canary")
         }
     assert count["stable"] + count["canary"] == 1_000 + made.counts.failed
-    errors = made.counts.errors
+    errors = made.counts.monitors["errors"]
     assert isinstance(errors, Arms)
     waiting = (len(errors.stable), len(errors.canary))
     assert [errors.observations + waiting[arm] + errors.dropped[arm] for arm in (0, 1)] == [
@@ -237,8 +237,8 @@ def test_a_controller_that_is_killed_at_any_moment_counts_nothing_twice(tmp_path
         watched.look()
         made[name] = watched.counts
         watched.engine.dispose()
-    assert made["often"].accuracy == made["once"].accuracy
-    assert made["often"].errors == made["once"].errors
+    assert made["often"].monitors["accuracy"] == made["once"].monitors["accuracy"]
+    assert made["often"].monitors["errors"] == made["once"].monitors["errors"]
     assert made["often"].labels == made["once"].labels == 2_800
 
 
@@ -278,13 +278,13 @@ def test_a_second_label_of_an_image_changes_nothing(shadow: Watched) -> None:
 
     shadow.traffic.send(50, Model(lost=0.2))
     shadow.look()
-    before = shadow.counts.accuracy
+    before = shadow.counts.monitors["accuracy"]
     writer = Writer(shadow.url)
     for id in shadow.traffic.ids:
         writer.feedback(id=id, label=0, time=time.time())
     writer.close()
     shadow.look()
-    assert shadow.counts.accuracy == before
+    assert shadow.counts.monitors["accuracy"] == before
 
 
 def test_the_horizon_ends_what_proves_nothing(tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_blocks_do_not_depend_on_the_pieces_in_which_answers_come() -> None:
 def test_an_equal_canary_survives_a_change_of_the_images() -> None:
     """Heavy keys leave it half of its share; then many images are unusable, for both. Answers of one time alone are
     compared."""
-    back = 0
+    back, errors = 0, MONITORS["errors"]
     for seed in range(3):
         rng = np.random.default_rng(seed)
         bad = np.repeat([0.001, 0.1], 20_000)
@@ -373,7 +373,7 @@ def test_an_equal_canary_survives_a_change_of_the_images() -> None:
             for mine, fails in (drawn < np.c_[np.full(40_000, 0.025), bad]).tolist()
         )
         assert found.dropped[0] > 15_000
-        back += betting.log_wealth(*found.seen(), MARGINS["errors"], "worse") >= betting.threshold(ALPHA["errors"])
+        back += betting.log_wealth(*found.seen(), errors.margin, "worse") >= betting.threshold(errors.harm)
     assert back == 0
 
 
@@ -619,7 +619,7 @@ def test_answers_of_another_stable_model_are_no_pairs(shadow: Watched) -> None:
             sa.update(tables.predictions).where(tables.predictions.c.role == "stable").values(bundle="c" * 12)
         )
     shadow.look()
-    assert (shadow.counts.answers, shadow.counts.unpaired, shadow.counts.errors.observations) == (50, 50, 0)
+    assert (shadow.counts.answers, shadow.counts.unpaired, shadow.counts.monitors["errors"].observations) == (50, 50, 0)
 
 
 def test_a_worker_in_a_dead_ones_place_serves_what_was_promoted(tmp_path: Path) -> None:

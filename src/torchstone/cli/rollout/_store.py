@@ -79,6 +79,7 @@ def say(line: str) -> None:
 
 def show(found: Mapping[str, Any]) -> None:
     """The plan in a line, a line a monitor, the decisions, and what labels are worth."""
+    from torchstone.serve.rollout.monitors import MONITORS
     from torchstone.serve.rollout.plan import LABELS
 
     plan, numbers = found["plan"], found["numbers"]
@@ -87,7 +88,7 @@ def show(found: Mapping[str, Any]) -> None:
     say(f"candidate  {plan['candidate']}")
     say("")
     say(f"{'monitor':13} {'seen':>9} {'worse by':>9} {'at least':>9} {'at most':>9} {'allowed':>8}  harm     no worse")
-    for name in ("accuracy", "errors", "latency", "disagreement"):
+    for name in (*MONITORS, "disagreement"):
         if name in numbers:
             say(_line(name, numbers[name]))
     say("")

@@ -22,8 +22,8 @@ from torchstone.core import console
 from torchstone.core.errors import TorchstoneError
 from torchstone.serve.looking import keep_looking
 from torchstone.serve.rollout import likeness, monitors, record
-from torchstone.serve.rollout.monitors import Arm, Arms, Differences, Pairs
-from torchstone.serve.rollout.plan import ALPHA, FEEDBACK_BIAS, PROMOTION, Plan
+from torchstone.serve.rollout.monitors import AGREEMENT, MONITORS, OF_ANSWERS, Arm, Arms, Differences, Given, Pairs
+from torchstone.serve.rollout.plan import FEEDBACK_BIAS, Plan
 from torchstone.serve.rollout.record import Decision, Rollout, Status
 from torchstone.serve.store import reading, tables
 from torchstone.serve.store.reading import Labelled, Seen
@@ -41,9 +41,8 @@ because a candidate beside it takes time from both."""
 class Counts:
     """All that a rollout has seen."""
 
-    accuracy: Differences
-    errors: Differences
-    latency: Differences
+    monitors: Mapping[str, Differences]
+    """By the names of MONITORS."""
     disagreement: Pairs = field(default_factory=Pairs)
     """``worse``: the two differ, or the candidate failed. Shadow mode alone."""
     predictions: int
@@ -79,15 +78,18 @@ class Counts:
     def of_state(cls, plan: Plan, state: Mapping[str, Any]) -> Counts:
         kind: type[Pairs] | type[Arms] = Pairs if plan.mode == "shadow" else Arms
         found = dict(state)
-        for name in ALPHA:
-            empty = Pairs() if plan.mode == "shadow" else Arms.of_weight(plan.weight)
-            found[name] = kind.of_row(state[name]) if name in state else empty
-        if "disagreement" in state:
-            found["disagreement"] = Pairs.of_row(state["disagreement"])
-        for name in ("right", "asked", "likely", "everyone", "held"):
-            if name in state:
-                found[name] = tuple(state[name])
-        return cls(**found)
+        empty = Pairs() if plan.mode == "shadow" else Arms.of_weight(plan.weight)
+        try:
+            known = state.get("monitors", {})
+            found["monitors"] = {name: kind.of_row(known[name]) if name in known else empty for name in MONITORS}
+            if "disagreement" in state:
+                found["disagreement"] = Pairs.of_row(state["disagreement"])
+            for name in ("right", "asked", "likely", "everyone", "held"):
+                if name in state:
+                    found[name] = tuple(state[name])
+            return cls(**found)
+        except (KeyError, TypeError):
+            raise record.of_another_version(plan.id) from None
 
     @property
     def state(self) -> dict[str, Any]:
@@ -100,6 +102,8 @@ def _plain(value: Any) -> Any:
     """As it comes back from the store, so that it can be seen that nothing is new."""
     if isinstance(value, Pairs | Arms):
         return value.row()
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in cast(Mapping[str, Any], value).items()}
     return list(cast(tuple[Any, ...], value)) if isinstance(value, tuple) else value
 
 
@@ -231,21 +235,16 @@ def count(connection: sa.Connection, found: Rollout, now: float) -> tuple[Counts
 def with_pairs(counts: Counts, rows: list[Seen]) -> Counts:
     """With answers of a shadow, each beside the stable model's to the same image."""
     both = [row for row in rows if row.paired]
-    answered = [row for row in both if not row.failed and not row.other_failed]
-    timed = [
-        row for row in answered if row.milliseconds > 0 and row.other_milliseconds > 0 and row.seq > counts.slow_from
-    ]
-    latency, slow = cast(Pairs, counts.latency), counts.slow_ms
-    if slow is not None:
-        latency = latency.add(
-            [row.milliseconds > slow for row in timed], [row.other_milliseconds > slow for row in timed]
-        )
+    added = dict(counts.monitors)
+    for name, bad in OF_ANSWERS.items():
+        sides = ((bad(_given(counts, row)), bad(_given(counts, row, other=True))) for row in both)
+        known = [(mine, other) for mine, other in sides if mine is not None and other is not None]
+        added[name] = cast(Pairs, counts.monitors[name]).add([one for one, _ in known], [one for _, one in known])
     differ = [row.failed or row.label != row.other_label for row in both if not row.other_failed]
     disagreement = counts.disagreement.add(differ, [False] * len(differ))
     return replace(
         counts,
-        errors=cast(Pairs, counts.errors).add([row.failed for row in both], [row.other_failed for row in both]),
-        latency=latency,
+        monitors=added,
         disagreement=disagreement,
         everyone=(disagreement.worse, disagreement.observations),
         answers=counts.answers + len(rows),
@@ -260,25 +259,31 @@ def with_arms(counts: Counts, rows: list[Seen]) -> Counts:
     arms: list[tuple[Arm, Seen]] = [
         ("canary" if row.role == "canary" else "stable", row) for row in rows if row.role == "canary" or not row.paired
     ]
-    errors, latency = cast(Arms, counts.errors), cast(Arms, counts.latency)
-    if (slow := counts.slow_ms) is not None:
-        computed = [(arm, row) for arm, row in arms if not row.failed and row.milliseconds > 0]
-        latency = latency.add([(arm, row.milliseconds > slow) for arm, row in computed if row.seq > counts.slow_from])
+    added = dict(counts.monitors)
+    for name, bad in OF_ANSWERS.items():
+        known = [(arm, found) for arm, row in arms if (found := bad(_given(counts, row))) is not None]
+        added[name] = cast(Arms, counts.monitors[name]).add(known)
     canary = [row for arm, row in arms if arm == "canary"]
     shown = sum(arm == "canary" or not row.failed for arm, row in arms)  # what failed has no id that a label could name
     return replace(
         counts,
-        errors=errors.add([(arm, row.failed) for arm, row in arms]),
-        latency=latency,
+        monitors=added,
         everyone=(counts.everyone[0] + len(canary), counts.everyone[1] + shown),
         answers=counts.answers + len(canary),
         failed=counts.failed + sum(row.failed for row in canary),
     )
 
 
+def _given(counts: Counts, row: Seen, *, other: bool = False) -> Given:
+    slow = counts.slow_ms if row.seq > counts.slow_from else None
+    if other:
+        return Given(row.other_failed, row.other_milliseconds, slow)
+    return Given(row.failed, row.milliseconds, slow)
+
+
 def with_labels(counts: Counts, rows: list[Labelled]) -> Counts:
     """With true labels. An answer that failed was not right."""
-    accuracy = counts.accuracy
+    accuracy = counts.monitors["accuracy"]
     right, asked = list(counts.right), list(counts.asked)
     if isinstance(accuracy, Pairs):
         used = [row for row in rows if row.stable is not None and row.candidate is not None]
@@ -296,7 +301,7 @@ def with_labels(counts: Counts, rows: list[Labelled]) -> Counts:
         right[place] += not _wrong(row, place)
     return replace(
         counts,
-        accuracy=accuracy,
+        monitors={**counts.monitors, "accuracy": accuracy},
         labels=counts.labels + len(used),
         stray=counts.stray + len(rows) - len(used),
         right=(right[0], right[1]),
@@ -313,15 +318,11 @@ def _wrong(row: Labelled, place: int) -> bool:
 def numbers(plan: Plan, counts: Counts) -> dict[str, Any]:
     """All that a decision rests on, as plain numbers, by monitor."""
     found: dict[str, Any] = {
-        name: monitors.evidence(
-            getattr(counts, name), plan.margins[name], alpha, PROMOTION["labels" if name == "accuracy" else name]
-        )
-        for name, alpha in ALPHA.items()
+        name: monitors.evidence(counts.monitors[name], plan.margins[name], monitor.harm, monitor.promotion)
+        for name, monitor in MONITORS.items()
     }
     if plan.mode == "shadow":
-        found["disagreement"] = monitors.evidence(
-            counts.disagreement, plan.margin, PROMOTION["disagreement"], PROMOTION["disagreement"]
-        )
+        found["disagreement"] = monitors.evidence(counts.disagreement, plan.margin, AGREEMENT, AGREEMENT)
     others = ("answers", "failed", "unpaired", "labels", "stray", "slow_ms")
     found |= {name: getattr(counts, name) for name in others}
     found["right"] = {"stable": counts.right[0], "candidate": counts.right[1]}
@@ -359,7 +360,7 @@ def decide(plan: Plan, counts: Counts, now: float) -> Decision | None:
     def made(kind: Status, reason: str) -> Decision:
         return Decision(kind=kind, reason=reason, numbers=found, time=now)
 
-    for name in ALPHA:
+    for name in MONITORS:
         one = found[name]
         if one["worse"] >= one["worse_at"]:
             return made("rolled_back", harm_of(name, one))
@@ -378,13 +379,8 @@ def decide(plan: Plan, counts: Counts, now: float) -> Decision | None:
 
 def harm_of(name: str, one: Mapping[str, Any]) -> str:
     """Of a monitor that has proven harm, the sentence."""
-    added = {
-        "accuracy": "the drop of accuracy is",
-        "errors": "the candidate adds failed requests: they are",
-        "latency": "the candidate adds slow answers: they are",
-    }[name]
     return (
-        f"{added} at least {100 * one['at_least']:.2f} points (allowed {100 * one['margin']:g}; "
+        f"{MONITORS[name].adds} at least {100 * one['at_least']:.2f} points (allowed {100 * one['margin']:g}; "
         f"{one['observations']:,} observations)"
     )
 
@@ -393,16 +389,16 @@ def promise_of(found: Mapping[str, Any], *, by_labels: bool) -> str:
     """Of a candidate that is no worse in anything, the sentence."""
     by = found["accuracy" if by_labels else "disagreement"]
     shown = "the drop of accuracy" if by_labels else "the share of answers that differ, and so the drop of accuracy,"
+    others = "".join(f", {MONITORS[name].what} at most {100 * found[name]['at_most']:.2f} more" for name in OF_ANSWERS)
     return (
         f"{shown} is at most {100 * by['at_most']:.2f} points (allowed {100 * by['margin']:g}; {by['observations']:,} "
-        f"observations), errors at most {100 * found['errors']['at_most']:.2f} more, "
-        f"slow answers at most {100 * found['latency']['at_most']:.2f} more"
+        f"observations){others}"
     )
 
 
 def _promotable(found: Mapping[str, Any], by: str) -> bool:
     """Whether the candidate is no worse in errors and times, and, ``by`` labels or agreement, in accuracy."""
-    return all(_no_worse(found[name]) for name in (by, "errors", "latency"))
+    return all(_no_worse(found[name]) for name in (by, *OF_ANSWERS))
 
 
 def _no_worse(one: Mapping[str, Any]) -> bool:

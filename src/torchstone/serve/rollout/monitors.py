@@ -11,9 +11,9 @@ a block must be of one time: where one arm gets more than its share, its oldest 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,64 @@ from torchstone.judge import betting
 
 Arm = Literal["stable", "canary"]
 
-MARGINS: dict[str, float] = {"errors": 0.005, "latency": 0.05}
-"""What the candidate may add to the share of requests that fail, and of those slower than the stable model's bound."""
+
+class Given(NamedTuple):
+    """One answer, as a monitor of answers looks at it."""
+
+    failed: bool
+    milliseconds: float
+    """0: from the cache."""
+    slow_ms: float | None
+    """What takes longer is slow; None where that is not known yet, or where this answer helped to find it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Monitor:
+    """Something bad that the answers of a candidate may be more often."""
+
+    margin: float
+    """What the candidate may add to its share, unless another is asked for."""
+    harm: float
+    """Of the harmless candidates, at most this share is rolled back by it."""
+    promotion: float
+    """Of those worse by the margin, at most this share is held to be no worse."""
+    what: str
+    """What the bad answers are called."""
+    adds: str
+    """The beginning of the sentence that says what it has found."""
+    bad: Callable[[Given], bool | None] | None
+    """Whether an answer is; None where it says nothing of that. No function: it is wrong by its true label."""
+
+
+def _slow(given: Given) -> bool | None:
+    if given.slow_ms is None or given.failed or given.milliseconds <= 0:
+        return None
+    return given.milliseconds > given.slow_ms
+
+
+MONITORS: dict[str, Monitor] = {
+    "accuracy": Monitor(
+        margin=0.005, harm=0.04, promotion=0.04, what="wrong answers", adds="the drop of accuracy is", bad=None
+    ),
+    "errors": Monitor(
+        margin=0.005, harm=0.005, promotion=0.05, what="errors", adds="the candidate adds failed requests: they are",
+        bad=lambda given: given.failed,
+    ),
+    "latency": Monitor(
+        margin=0.05, harm=0.005, promotion=0.05, what="slow answers", adds="the candidate adds slow answers: they are",
+        bad=_slow,
+    ),
+}  # fmt: skip
+"""Of the 5 % of harmless candidates that may be rolled back, accuracy spends the most: its labels are few and dear,
+while each request says whether it failed and how long it took. A candidate that is worse by a margin is promoted with
+at most 5 %: all must hold, so nothing is shared out between them, but accuracy has two ways to be shown and shares its
+5 % between labels and AGREEMENT."""
+
+OF_ANSWERS = {name: monitor.bad for name, monitor in MONITORS.items() if monitor.bad is not None}
+"""Those that need no labels."""
+
+AGREEMENT = 0.01
+"""Level at which models that hardly ever differ are held to be equally good."""
 
 PENDING = 8
 """Blocks whose answers may wait for the other arm; beyond that the oldest are given up. Answers that waited for long

@@ -11,7 +11,7 @@ from pydantic_core.core_schema import ValidationInfo
 from torchstone.core.errors import ConfigError
 from torchstone.core.values import Value
 from torchstone.judge import betting
-from torchstone.serve.rollout.monitors import MARGINS
+from torchstone.serve.rollout.monitors import MONITORS
 from torchstone.serve.values import Route
 
 Mode = Literal["shadow", "canary"]
@@ -23,14 +23,6 @@ LABELS: dict[str, str] = {
     "all": "of all requests",
 }
 """Where labels come from."""
-
-ALPHA: dict[str, float] = {"accuracy": 0.04, "errors": 0.005, "latency": 0.005}
-"""Of the 5 % of harmless candidates that may be rolled back, what each monitor may spend. Accuracy gets the most: its
-labels are few and dear, while each request says whether it failed and how long it took."""
-
-PROMOTION: dict[str, float] = {"labels": 0.04, "disagreement": 0.01, "errors": 0.05, "latency": 0.05}
-"""A candidate that is worse by a margin is promoted with at most 5 %. All three must hold, accuracy, errors and
-latency, so nothing is shared out between them; accuracy has two ways to be shown and shares its 5 % between these."""
 
 WEIGHTS: dict[str, float] = {"shadow": 1.0, "canary": 0.05}
 """Share of the requests that the candidate sees, unless another is asked for."""
@@ -60,8 +52,8 @@ class Plan(Value):
     salt: str = Field(description="makes this split another than those before it")
     labels: Labels = Field(default="some", description="where they come from: 'random' and 'all' may promote, too")
     margin: float = Field(ge=0, lt=1, description="drop of accuracy that is allowed")
-    errors_margin: float = Field(default=MARGINS["errors"], ge=0, lt=1)
-    latency_margin: float = Field(default=MARGINS["latency"], ge=0, lt=1)
+    errors_margin: float = Field(default=MONITORS["errors"].margin, ge=0, lt=1)
+    latency_margin: float = Field(default=MONITORS["latency"].margin, ge=0, lt=1)
     slow_quantile: float = Field(
         default=0.95, gt=0, lt=1, description="of the stable model's times: what is slower counts as slow"
     )
@@ -81,7 +73,9 @@ class Plan(Value):
 
     @property
     def margins(self) -> dict[str, float]:
-        return {"accuracy": self.margin, "errors": self.errors_margin, "latency": self.latency_margin}
+        """Of each monitor: its own where the plan has no word on it."""
+        told = {"accuracy": self.margin, "errors": self.errors_margin, "latency": self.latency_margin}
+        return {name: monitor.margin for name, monitor in MONITORS.items()} | told
 
 
 STABLE = Route("stable", False)
@@ -121,10 +115,10 @@ def foreseen(plan: Plan) -> str:
     harm = min(plan.margin + 0.015, (1 + plan.margin) / 2)
     disagreement = min(1.0, max(0.04, 2 * harm))
     caught = betting.needed(
-        betting.PAIRED, betting.chances_of(disagreement, harm), plan.margin, ALPHA["accuracy"], "worse"
+        betting.PAIRED, betting.chances_of(disagreement, harm), plan.margin, MONITORS["accuracy"].harm, "worse"
     )
     equal = betting.needed(
-        betting.PAIRED, betting.chances_of(disagreement, 0.0), plan.margin, PROMOTION["labels"], "no worse"
+        betting.PAIRED, betting.chances_of(disagreement, 0.0), plan.margin, MONITORS["accuracy"].promotion, "no worse"
     )
     told = [f"{number:,}" if number else "more than ten million" for number in (caught, equal)]
     then = "are needed before a person may promote an equal one" if plan.labels == "some" else "promote an equal one"

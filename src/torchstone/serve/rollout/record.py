@@ -229,10 +229,15 @@ def _rollout(connection: sa.Connection, query: sa.Select[Any]) -> Rollout | None
     try:
         plan = Plan.model_validate(row.plan)
     except ValidationError:
-        raise ConfigError(
-            f"rollout {row.id} was written by another version of torchstone", hint="torchstone rollout abort ends it"
-        ) from None
+        raise of_another_version(row.id) from None
     return Rollout(plan=plan, status=row.status, state=row.state, version=row.version)
+
+
+def of_another_version(rollout: str) -> ConfigError:
+    """What is said of a rollout that cannot be read."""
+    return ConfigError(
+        f"rollout {rollout} was written by another version of torchstone", hint="torchstone rollout abort ends it"
+    )
 
 
 def _change(connection: sa.Connection, found: Rollout, values: Mapping[str, Any]) -> bool:

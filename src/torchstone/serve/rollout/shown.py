@@ -7,7 +7,8 @@ from typing import Any
 
 from torchstone.serve.board import Slot
 from torchstone.serve.metrics import cell
-from torchstone.serve.rollout.plan import ALPHA, Plan
+from torchstone.serve.rollout.monitors import MONITORS
+from torchstone.serve.rollout.plan import Plan
 from torchstone.serve.rollout.record import Status
 
 
@@ -22,13 +23,13 @@ class RolloutNumbers:
         """``plan`` is running, and stands like this; None: nothing is."""
         if self._plan is not None and (plan is None or plan.id != self._plan.id):
             self._set(self._plan, running=0.0, labels=0.0)
-            for monitor in ALPHA:
+            for monitor in MONITORS:
                 self._evidence(self._plan, monitor, 0.0, 0.0)
         self._plan = plan
         if plan is None:
             return
         self._set(plan, running=1.0, labels=float(numbers["labels"]))
-        for monitor in ALPHA:
+        for monitor in MONITORS:
             one = numbers[monitor]
             self._evidence(
                 plan, monitor, share(one["worse"], one["worse_at"]), share(one["no_worse"], one["no_worse_at"])

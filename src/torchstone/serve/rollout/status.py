@@ -47,14 +47,14 @@ def by_hand(connection: sa.Connection, kind: record.Status, reason: str, time: f
     for _ in range(20):
         try:
             found = record.running(connection)
+            if found is None:
+                return None
+            seen = numbers(found.plan, Counts.of_state(found.plan, found.state))
         except ConfigError:  # another version's: it can be ended, if not read
             if kind != "aborted":
                 raise
             made = record.Decision(kind=kind, reason=reason, numbers={}, time=time)
             return Ended(record.abandon(connection, made), "")
-        if found is None:
-            return None
-        seen = numbers(found.plan, Counts.of_state(found.plan, found.state))
         if record.end(connection, found, kind, record.Decision(kind=kind, reason=reason, numbers=seen, time=time)):
             return Ended(found.plan.id, found.plan.candidate)
     raise AssertionError("the rollout changes faster than it can be ended")
