@@ -23,9 +23,10 @@ def parsed(url: str, what: str) -> URL:
 
     try:
         found = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a ValueError: of its port
+        given = f"'{url}'" if url.isalnum() else f"what is given for {what}"  # more than a word may hold a password
         raise ConfigError(
-            f"'{url}' is no address of a database", hint="postgresql://USER@HOST/DATABASE, or sqlite:///FILE"
+            f"{given} is no address of a database", hint="postgresql://USER@HOST/DATABASE, or sqlite:///FILE"
         ) from None
     kind = found.get_backend_name()
     if kind in ("postgres", "postgresql"):
@@ -37,6 +38,6 @@ def parsed(url: str, what: str) -> URL:
     return found
 
 
-def shown(url: str, what: str) -> str:
-    """The address without its password."""
-    return parsed(url, what).render_as_string(hide_password=True)
+def shown(url: URL) -> str:
+    """The address without what may be secret in it: the password, and what stands behind a question mark."""
+    return url.set(query={}).render_as_string(hide_password=True)

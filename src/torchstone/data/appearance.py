@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from torchstone.data.decode import FORMATS
 from torchstone.data.measure import luma_of, sharpness
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ def appearance(pixels: NDArray[np.uint8], side: float) -> NDArray[np.float32]:
 
 
 def side_of(content: bytes) -> float:
-    """√(width · height) of an encoded image, by its header; NaN for what is none."""
+    """√(width · height) of an encoded image, by its header; NaN for what is none of those that are decoded."""
     try:
-        with Image.open(BytesIO(content)) as image:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
             return math.sqrt(image.width * image.height)
     except Exception:  # whatever Pillow's parsing of bytes from outside runs into: they are refused elsewhere
         return math.nan

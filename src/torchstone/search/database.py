@@ -27,7 +27,7 @@ def sqlite(path: Path) -> str:
 
 def shown(url: str) -> str:
     """The address without its password."""
-    return databases.shown(url, WHAT)
+    return databases.shown(_parsed(url))
 
 
 def check_url(url: str) -> None:
@@ -57,7 +57,7 @@ def storage(url: str, takeover: float) -> optuna.storages.RDBStorage:
             return optuna.storages.RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=options)
         except exc.SQLAlchemyError as error:
             if not tries or not _made_meanwhile(error):
-                shown, reason = parsed.render_as_string(hide_password=True), str(getattr(error, "orig", error))
+                shown, reason = databases.shown(parsed), str(getattr(error, "orig", error))
                 raise StorageError(
                     f"the database '{shown}' cannot be used: {reason.strip().splitlines()[0]}",
                     hint="does its server run, and may this user create tables in it?",

@@ -203,7 +203,12 @@ class Batcher:
         return future
 
     def _expire(self, item: Item) -> None:
+        """Nobody waits for it any more. What it holds goes with it: its room in the queue and among the bodies is given
+        to others now, while it may still lie for long behind those before it."""
         item.given_up = True
+        item.content = b""
+        with contextlib.suppress(ValueError):  # it is being decoded, or computed
+            self._ready.remove(item)
         waited = time.perf_counter() - item.arrival
         self._refuse(item, Refusal("late", f"the image was not answered within {waited:.3g} s", hint="try again later"))
 
@@ -230,19 +235,15 @@ class Batcher:
                 if self._timer is None:
                     self._timer = self._loop.call_later(left, self._time_is_up)
                 return
-            items = self._taken()
-            if items:
-                session = self._idle.pop()
-                self._batches[session].put(Batch(items=items, session=session, started=now))
+            session = self._idle.pop()
+            self._batches[session].put(Batch(items=self._taken(), session=session, started=now))
 
     def _time_is_up(self) -> None:
         self._timer = None
         self._dispatch()
 
     def _taken(self) -> list[Item]:
-        """The next batch, without what nobody waits for."""
-        if any(item.given_up for item in self._ready):
-            self._ready = deque(item for item in self._ready if not item.given_up)
+        """The next batch."""
         return [self._ready.popleft() for _ in range(self.served.take(len(self._ready)))]
 
     def _work(self, session: int) -> None:

@@ -102,7 +102,7 @@ class Decoding:
             job.error = DataError(error.message, hint=error.hint)
         except Exception as error:  # the thread must go on for the others
             job.error = error
-        if job.look:
+        if job.look and job.error is None:
             job.side = side_of(job.content)
         job.content = b""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from torchstone.core.errors import nearest
@@ -90,13 +91,15 @@ class Deployment:
         self.observing.begin(opened, self._cache, self._attached)
 
     async def reload(self) -> list[Served]:
-        """Open all bundles again. One that does not prove itself leaves its old model where it is, and raises."""
-        found = []
-        for service in self.services.values():
-            found.append(await service.open())
-            if self._attached is not None:
-                self._attached.opened(service.name, service.directory, found[-1].candidate.artifact.id)
-                await asyncio.to_thread(self._attached.tell)
+        """Open all bundles again, and exchange the models when all are open: one that does not prove itself raises, and
+        leaves all of them where they are."""
+        async with contextlib.AsyncExitStack() as stack:
+            opened = [await stack.enter_async_context(one.opened_again()) for one in self.services.values()]
+            found = [exchange() for exchange in opened]
+        if self._attached is not None:
+            for service, served in zip(self.services.values(), found, strict=True):
+                self._attached.opened(service.name, service.directory, served.candidate.artifact.id)
+            await asyncio.to_thread(self._attached.tell)
         return found
 
     async def close(self) -> None:

@@ -101,14 +101,14 @@ class Exchange:
         return b""
 
     async def body(self) -> bytes:
-        """All of the request's body. Raises a Refusal for one that is too large, too slow, or finds no room."""
+        """All of the request's body. Raises a Refusal for one that is too large, too slow, or finds no room: room is
+        taken by what has come, never by what is announced, which costs a client nothing. One that finds none for its
+        next piece gives back at once what it has, so that of many the others come to their end."""
         settings = self.deployment.settings
         most = int(settings.max_body_mb * 1e6)
         announced = self.header(b"content-length")
         if announced and (not announced.isdigit() or len(announced) > 18 or int(announced) > most):
             raise self._too_large(most)
-        if announced:
-            self._hold(int(announced))
         chunks: list[bytes] = []
         size = 0
         try:
@@ -122,8 +122,7 @@ class Exchange:
                     size += len(chunk)
                     if size > most:
                         raise self._too_large(most)
-                    if size > self._held:
-                        self._hold(size - self._held)
+                    self._hold(len(chunk))
                     chunks.append(chunk)
         except TimeoutError:
             raise Refusal("slow", f"the body did not come within {settings.body_timeout:g} s") from None

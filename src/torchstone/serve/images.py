@@ -38,12 +38,17 @@ def read(content: bytes, kind: bytes, most: int) -> Asked:
         asked = Asked(images=[content], options={})
     if not asked.images:
         raise Refusal("malformed", "there is no image in the request")
-    if len(asked.images) > most:
-        raise Refusal("too_large", f"{len(asked.images)} images; a request may have {most}")
+    bounded(len(asked.images), most)
     for number, image in enumerate(asked.images):
         if not image:
             raise Refusal("malformed", f"image {number} is empty" if len(asked.images) > 1 else "the image is empty")
     return asked
+
+
+def bounded(images: int, most: int) -> None:
+    """Raise the Refusal of more images than one request may have."""
+    if images > most:
+        raise Refusal("too_large", f"{images} images; a request may have {most}")
 
 
 def from_base64(text: Any) -> bytes:

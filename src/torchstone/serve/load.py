@@ -129,12 +129,19 @@ class Session:
     """Seconds of processor that the client took."""
     seconds: float
     """From the first request's moment to the last answer."""
+    ended: float
+    """When no answer was waited for any more."""
     interrupted: bool
 
     @property
     def latencies(self) -> NDArray[np.float64]:
         """Seconds from the moment each request was due to its answer; infinite where there was none with status 200."""
         return np.where(self.status == http.client.OK, self.done - self.due, math.inf)
+
+    @property
+    def at_least(self) -> NDArray[np.float64]:
+        """The same, but for requests that were on their way at the end: those had waited for so long."""
+        return np.where(self.status == UNFINISHED, self.ended - self.due, self.latencies)
 
     @property
     def lateness(self) -> NDArray[np.float64]:
@@ -196,14 +203,14 @@ async def _session(
         client.sweep(stopped())
         tell(client.now())
     busy = time.process_time() - busy
-    seconds = client.last
+    seconds, ended = client.last, client.now()
     await client.close()
     count = client.count
     return Session(
         due=load.due[:count], sent=np.array(client.sent)[:count], done=np.array(client.done)[:count],
         status=np.array(client.status, np.int16)[:count], cached=client.cached, waited=client.waited,
         opened=client.opened, busy=busy, seconds=max(seconds, float(load.due[count - 1]) if count else 0.0),
-        interrupted=client.interrupted,
+        ended=ended, interrupted=client.interrupted,
     )  # fmt: skip
 
 

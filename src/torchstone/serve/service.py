@@ -12,7 +12,7 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,17 +96,30 @@ class Service:
         """Open the bundle, or open it again: the new model answers from here on, the old one ends with what it has.
         Raises an ArtifactError and changes nothing when the bundle does not prove itself, or is not ``artifact`` where
         that is asked for."""
+        async with self.opened_again(artifact) as exchange:
+            return exchange()
+
+    @contextlib.asynccontextmanager
+    async def opened_again(self, artifact: str | None = None) -> AsyncIterator[Callable[[], Served]]:
+        """The bundle, opened beside the model that answers, and what exchanges the two; until the block ends, nothing
+        else changes here. Raises as ``open``."""
         async with self._changing:
-            self._stable, before = await self._opened(self.directory, "stable", artifact), self._stable
-            self._retire(before)
-            return self._stable.served
+            served = await self._proved(self.directory, artifact)
+
+            def exchange() -> Served:
+                before, self._stable = self._stable, self._batching(served, "stable")
+                self._retire(before)
+                return served
+
+            yield exchange
 
     async def begin(self, candidate: Path, artifact: str) -> Served:
         """Open a rollout's candidate; the router says which images it gets. Raises as ``open``."""
         async with self._changing:
-            self._candidate, before = await self._opened(candidate, "canary", artifact), self._candidate
+            served = await self._proved(candidate, artifact)
+            before, self._candidate = self._candidate, self._batching(served, "canary")
             self._retire(before)
-            return self._candidate.served
+            return served
 
     async def end(self) -> None:
         """No candidate any more."""
@@ -209,7 +222,7 @@ class Service:
         label = int(known.argmax())
         answer = Answer(
             id=image.id, bundle=batcher.served.bundle, probabilities=known, label=label, confidence=float(known[label]),
-            cached=True, milliseconds=_AT_ONCE,
+            labels=batcher.served.labels, cached=True, milliseconds=_AT_ONCE,
         )  # fmt: skip
         if self._observer is not None:
             self._observer.answered(self.name, role, answer)
@@ -256,7 +269,7 @@ class Service:
     def _answer(self, batcher: Batcher, role: Role, result: Result, id: str | None = None) -> Answer:
         answer = Answer(
             id=id or new_id(), bundle=batcher.served.bundle, probabilities=result.probabilities, label=result.label,
-            confidence=result.confidence, cached=False, milliseconds=result.milliseconds,
+            confidence=result.confidence, labels=batcher.served.labels, cached=False, milliseconds=result.milliseconds,
         )  # fmt: skip
         if self._observer is not None:
             self._observer.answered(self.name, role, answer)
@@ -303,13 +316,17 @@ class Service:
         if self._observer is not None:
             self._observer.refused(self.name, code)
 
-    async def _opened(self, directory: Path, role: Role, artifact: str | None) -> Batcher:
+    async def _proved(self, directory: Path, artifact: str | None) -> Served:
         served = await asyncio.to_thread(open_served, directory, self._settings, self.name)
         if artifact is not None and served.candidate.artifact.id != artifact:
             raise ArtifactError(
                 f"'{directory}' is another model than the rollout was started with",
                 hint="was it written again, or does it not run here, so that its FP32 model would be served?",
             )
+        return served
+
+    def _batching(self, served: Served, role: Role) -> Batcher:
+        """``served`` answers in that role from now on."""
         observer = self._observer
 
         def inferred(batch: Batch) -> None:

@@ -13,6 +13,7 @@ from torchstone.core import files, machine
 from torchstone.core.errors import ConfigError, nearest
 from torchstone.core.values import Value
 
+STATE = "serve-state"
 NAME = re.compile(r"[\w.-]{1,100}")
 
 
@@ -26,7 +27,7 @@ class ServeSettings(Value):
     )
 
     state: Path | None = Field(
-        default=None, description="folder of what the server keeps; by default serve-state beside the first bundle"
+        default=None, description=f"folder of what the server keeps; by default {STATE} beside the first bundle"
     )
     store: str | None = Field(
         default=None,
@@ -126,7 +127,7 @@ class ServeSettings(Value):
         """Folder of what the server keeps."""
         if self.state is not None:
             return self.state
-        return next(iter(named_places(self.bundles).values())).resolve().parent / "serve-state"
+        return next(iter(named_places(self.bundles).values())).resolve().parent / STATE
 
     @property
     def threads_each(self) -> int:

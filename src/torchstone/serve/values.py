@@ -30,6 +30,8 @@ class Answer:
     label: int
     """The most probable class, and its probability."""
     confidence: float
+    labels: tuple[str, ...]
+    """The model's names of its classes: by the time an answer is read, another model may stand in its place."""
     cached: bool
     milliseconds: Mapping[str, float]
     """``queue``, ``decode``, ``infer``: what the image waited for, and what was done with it."""

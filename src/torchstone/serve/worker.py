@@ -2,7 +2,8 @@
 
 It inherits the listening socket as file descriptor FD, the memory in which all workers count as BOARD, of which it has
 the SLOT of this number, and a socket to its supervisor as CONTROL, over which it is told its settings (one line of
-JSON) and says ``ready``, ``failed`` or ``reload``. When the supervisor is gone, it stops.
+JSON) and says ``ready``, ``failed`` or ``reload``. When the supervisor is gone, it stops. It is started with SIGHUP
+held back: the system keeps one for it until its bundles are open.
 """
 
 from __future__ import annotations
@@ -56,7 +57,11 @@ async def _serve(application: Application, port: socket.socket, supervisor: sock
     def tell(what: bytes) -> None:
         supervisor.send(what + b"\n")
 
-    server = Server(application, ready=lambda: tell(b"ready"))
+    def ready() -> None:
+        tell(b"ready")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # a reload that was asked for meanwhile comes now
+
+    server = Server(application, ready)
     deployment.tell_others = lambda: tell(b"reload")
     reloading: set[asyncio.Task[None]] = set()
 

@@ -120,7 +120,8 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         fds = (port.fileno(), theirs.fileno(), self.board.file)
         command = [sys.executable, "-m", "torchstone.serve.worker", *map(str, fds), str(slot)]
-        process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
+        with _held_back(signal.SIGHUP):
+            process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
         theirs.close()
         worker = Worker(process=process, control=ours, started=time.monotonic(), slot=slot)
         self.workers.append(worker)
@@ -237,6 +238,17 @@ def _bound(settings: ServeSettings) -> Iterator[socket.socket]:
         port.listen(BACKLOG)
         port.setblocking(False)
         yield port
+
+
+@contextlib.contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """A process that is started meanwhile gets this signal when it says that it can take it, and not before: until then
+    it would be killed by it. What comes to ourselves waits for the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,12 @@ LATE_MS = 2.0
 LATE_SHARE = 0.1
 """A session is void where the client's own lateness, by its p99, is more than so many milliseconds and more than this
 share of the p99 that it found."""
-WORDS = {loads.REFUSED: "no connection", loads.BROKEN: "broken off", loads.SILENT: "no answer in time"}
+WORDS = {
+    loads.UNFINISHED: "still on its way",
+    loads.REFUSED: "no connection",
+    loads.BROKEN: "broken off",
+    loads.SILENT: "no answer in time",
+}
 
 Outcome = Literal["pass", "fail", "undecided", "void"]
 
@@ -96,7 +101,7 @@ class Measured:
     late_ms: tuple[float, float, float]
     """How late the client was: median, p99, most."""
     slower: int
-    """Requests that exceeded the limit."""
+    """Requests that exceeded the limit, as far as is known."""
     outcome: Outcome | None
     """Of the limit; None: there is none."""
     void: str | None
@@ -190,27 +195,29 @@ def images_of(source: str, seed: int) -> list[bytes]:
 
 def measured(session: Session, wanted: Wanted, images: int) -> Measured:
     """The figures of a session, and whether they prove what was asked."""
-    ended = session.status != loads.UNFINISHED
-    every = np.sort(1e3 * session.latencies[ended])
+    every = np.sort(1e3 * session.latencies)
     answered = every[np.isfinite(every)]
     late = np.sort(1e3 * session.lateness[np.isfinite(session.lateness)])
     late_ms = (0.0, 0.0, 0.0)
     if len(late):
         late_ms = (float(np.median(late)), tail.quantile(late, tail.SHARE), float(late[-1]))
-    codes, counts = np.unique(session.status[ended], return_counts=True)
+    codes, counts = np.unique(session.status, return_counts=True)
     limit = wanted.max_p99_ms
-    slower = int((every > limit).sum()) if limit is not None else 0
+    slower, unkept = 0, 0
+    if limit is not None:  # what was still on its way is slower where it had waited for longer, and may be where not
+        slower, unkept = int((1e3 * session.at_least > limit).sum()), int((every > limit).sum())
     void = _void(late_ms[1], answered)
     outcome: Outcome | None = None
     if limit is not None:
-        proof = tail.proven(slower, len(every), tail.SHARE, LEVEL)
-        outcome = "void" if void else "undecided" if proof is None else "pass" if proof else "fail"
+        kept = tail.proven(unkept, len(every), tail.SHARE, LEVEL) is True
+        broken = tail.proven(slower, len(every), tail.SHARE, LEVEL) is False
+        outcome = "void" if void else "pass" if kept else "fail" if broken else "undecided"
     undecided = outcome == "undecided" if limit is not None else tail.slower_allowed(len(every), tail.SHARE, LEVEL) < 0
     return Measured(
         session=session, wanted=wanted, images=images, every=_quantiles(every), answered=_quantiles(answered),
         counts={WORDS.get(int(code), str(code)): int(count) for code, count in zip(codes, counts, strict=True)},
         late_ms=late_ms, slower=slower, outcome=outcome, void=void,
-        needed=tail.calls_needed(slower, len(every), tail.SHARE, LEVEL) if undecided else None,
+        needed=tail.calls_needed(unkept, len(every), tail.SHARE, LEVEL) if undecided else None,
     )  # fmt: skip
 
 

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from torchstone.serve.rollout.record import Status
 
-STATE = Annotated[Path, typer.Option(help="The server's --state folder.")]
+STATE = Annotated[
+    Path | None,
+    typer.Option(help="The server's --state folder. [default: serve-state beside its bundle, if it is the only one]"),
+]
 STORE = Annotated[str | None, typer.Option(help="The server's --store, where it has one: postgresql://USER@HOST/NAME.")]
-FOLDER = Path("serve-state")
 SILENCE = 30.0
 """Seconds without a sign of the controller after which that is said."""
 CODES = {"running": 3, "promoted": 0, "rolled_back": 1, "aborted": 1, "undecided": 3}
@@ -28,8 +30,9 @@ CODES = {"running": 3, "promoted": 0, "rolled_back": 1, "aborted": 1, "undecided
 
 
 @contextlib.contextmanager
-def opened(state: Path, store: str | None) -> Iterator[Connection]:
-    """A transaction in the server's store; a StorageError where it cannot be used."""
+def opened(state: Path | None, store: str | None, candidate: Path | None = None) -> Iterator[Connection]:
+    """A transaction in the server's store; a StorageError where it cannot be used. Where neither is named, it is looked
+    for among the runs here and those of the candidate's bundle."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from torchstone.core.errors import MissingPackageError
@@ -38,11 +41,7 @@ def opened(state: Path, store: str | None) -> Iterator[Connection]:
 
     if missing := missing_packages(("sqlalchemy",)):
         raise MissingPackageError("'rollout'", missing, extra="serve")
-    if store is None and not (state / tables.FILE).exists():
-        raise ConfigError(
-            f"no server keeps its state in '{state}'", hint="torchstone serve BUNDLE --state DIR, then the same --state"
-        )
-    engine = tables.engine(tables.url_of(state, store))
+    engine = tables.engine(store if store is not None else tables.url_of(_state(state, candidate), None))
     tables.create(engine)
     try:
         with engine.begin() as connection:
@@ -53,7 +52,35 @@ def opened(state: Path, store: str | None) -> Iterator[Connection]:
         engine.dispose()
 
 
-def end_by_hand(state: Path, store: str | None, kind: Status, json: bool) -> int:
+def _state(named: Path | None, candidate: Path | None) -> Path:
+    """The folder in which a server keeps its state; a ConfigError where there is none, or not one alone."""
+    from torchstone.serve.settings import STATE as DEFAULT
+    from torchstone.serve.store import tables
+
+    if named is not None:
+        if not (named / tables.FILE).exists():
+            raise ConfigError(
+                f"no server keeps its state in '{named}'",
+                hint="torchstone serve BUNDLE --state DIR, then the same --state",
+            )
+        return named
+    runs = [Path("runs"), *([candidate.resolve().parent.parent] if candidate is not None else [])]
+    places = [Path(DEFAULT), *(place for run in runs for place in sorted(run.glob(f"*/{DEFAULT}")))]
+    found = {place.resolve(): place for place in reversed(places) if (place / tables.FILE).exists()}
+    if len(found) == 1:
+        return next(iter(found))
+    if not found:
+        raise ConfigError(
+            "no server keeps its state beside a bundle in 'runs'",
+            hint=f"name its folder: --state DIR, by default '{DEFAULT}' beside the bundle that it serves",
+        )
+    raise ConfigError(
+        f"several servers keep, or have kept, their state here: {', '.join(sorted(map(str, found.values())))}",
+        hint="name the one that is meant: --state DIR",
+    )
+
+
+def end_by_hand(state: Path | None, store: str | None, kind: Status, json: bool) -> int:
     """End the running rollout; a ConfigError if none is running."""
     from torchstone.cli._answers import print_json
     from torchstone.serve.rollout.status import by_hand

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from torchstone.cli._options import JSON
-from torchstone.cli.rollout._store import FOLDER, STATE, STORE
+from torchstone.cli.rollout._store import STATE, STORE
 
 
-def command(*, state: STATE = FOLDER, store: STORE = None, json: JSON = False) -> int:
+def command(*, state: STATE = None, store: STORE = None, json: JSON = False) -> int:
     from torchstone.cli.rollout._store import end_by_hand
 
     return end_by_hand(state, store, "promoted", json)

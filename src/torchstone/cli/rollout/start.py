@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from torchstone.cli._options import JSON
-from torchstone.cli.rollout._store import FOLDER, STATE, STORE
+from torchstone.cli.rollout._store import STATE, STORE
 from torchstone.core.errors import ConfigError, nearest
 
 
@@ -38,7 +38,7 @@ def command(
     model: Annotated[
         str | None, typer.Option(help="Name of the model it may replace, where there are several.")
     ] = None,
-    state: STATE = FOLDER,
+    state: STATE = None,
     store: STORE = None,
     json: JSON = False,
 ) -> int:
@@ -58,7 +58,7 @@ def command(
     if labels not in LABELS:
         raise ConfigError(f"unknown --labels '{labels}'", hint=nearest(labels, LABELS))
     new = load_artifact(candidate)
-    with _store.opened(state, store) as connection:
+    with _store.opened(state, store, candidate) as connection:
         name, bundle, old = record.stable(connection, model)
         record.check_candidate(new, candidate, load_artifact(bundle), bundle)
         try:

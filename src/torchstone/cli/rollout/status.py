@@ -5,11 +5,11 @@ Exit code 0: promoted; 1: rolled back or aborted; 3: running or undecided."""
 from __future__ import annotations
 
 from torchstone.cli._options import JSON
-from torchstone.cli.rollout._store import FOLDER, STATE, STORE
+from torchstone.cli.rollout._store import STATE, STORE
 from torchstone.core.errors import ConfigError
 
 
-def command(*, state: STATE = FOLDER, store: STORE = None, json: JSON = False) -> int:
+def command(*, state: STATE = None, store: STORE = None, json: JSON = False) -> int:
     from torchstone.cli._answers import print_json
     from torchstone.cli.rollout import _store
     from torchstone.serve.rollout.status import status

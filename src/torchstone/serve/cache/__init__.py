@@ -27,7 +27,9 @@ def open_cache(settings: ServeSettings) -> Cache | None:
         from torchstone.serve.cache.redis import RedisCache
 
         return RedisCache(settings.cache)
-    named = scheme if colon else settings.cache
+    if not scheme.isalnum():  # an address that lost a letter, with its password
+        raise ConfigError("--cache is none of memory, none and redis://HOST", hint="redis://:PASSWORD@HOST:6379/0")
     raise ConfigError(
-        f"--cache '{named}' is none of memory, none and redis://HOST", hint=nearest(named, ("memory", "none", *REDIS))
+        f"--cache '{scheme}' is none of memory, none and redis://HOST",
+        hint=nearest(scheme, ("memory", "none", *REDIS)),
     )

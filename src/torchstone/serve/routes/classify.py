@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -109,8 +108,7 @@ async def classify(exchange: Exchange) -> None:
     answers = await service.classify(
         asked.images, timeout=seconds(options.get("timeout")), key=text(options.get("key"))
     )
-    labels = service.served.labels
-    predictions = ",".join(_prediction(answer, top, labels) for answer in answers)
+    predictions = ",".join(_prediction(answer, top) for answer in answers)
     await exchange.reply(f'{{"model":{_quoted(service.name)},"predictions":[{predictions}]}}'.encode())
 
 
@@ -145,9 +143,9 @@ def text(value: Any) -> str | None:
     raise Refusal("malformed", "'key' is not a text of at most 200 characters")
 
 
-def _prediction(answer: Answer, top: int, labels: Sequence[str]) -> str:
+def _prediction(answer: Answer, top: int) -> str:
     """One answer as JSON. By hand, since this is what every request waits for: a fifth of json.dumps' time."""
-    probabilities = answer.probabilities
+    probabilities, labels = answer.probabilities, answer.labels
     order = np.argsort(-probabilities, kind="stable")[:top].tolist()
     values = probabilities.tolist()
     rows = ",".join(

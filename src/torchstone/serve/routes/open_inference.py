@@ -16,7 +16,7 @@ import numpy as np
 
 from torchstone.serve.deployment import Deployment
 from torchstone.serve.exchange import Endpoint, Exchange, from_json, to_json
-from torchstone.serve.images import from_base64
+from torchstone.serve.images import bounded, from_base64
 from torchstone.serve.refusals import Refusal
 from torchstone.serve.routes.classify import seconds, text
 from torchstone.serve.service import Service
@@ -106,10 +106,20 @@ async def infer(exchange: Exchange) -> None:
     timeout = seconds(parameters.get("timeout"))
     if tensor["name"] == "image":
         images = _encoded(tensor, most)
-        answers = await service.classify(images, timeout=timeout, key=text(parameters.get("key")))
+        key = text(parameters.get("key"))
+        answers = await service.classify(images, timeout=timeout, key=key)
+        if not _alike(answers):  # the model was exchanged meanwhile for one of other classes
+            answers = await service.classify(images, timeout=timeout, key=key)
     else:
         answers = await service.classify_pixels(_pixels(tensor, service, most), timeout=timeout)
+    if not _alike(answers):
+        raise Refusal("stopping", "the model is being exchanged", hint="try again", retry_after=1)
     await _reply(exchange, service, named or new_id(), answers, wanted)
+
+
+def _alike(answers: Sequence[Answer]) -> bool:
+    """Whether all are of the same classes, as the rows of one tensor have to be."""
+    return all(answer.labels == answers[0].labels for answer in answers[1:])
 
 
 def _model(exchange: Exchange) -> Service:
@@ -175,8 +185,7 @@ def _encoded(tensor: dict[str, Any], most: int) -> list[bytes]:
     shape = tensor["shape"]
     if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
         raise Refusal("malformed", "the shape of 'image' is not [n]")
-    if shape[0] > most:
-        raise Refusal("too_large", f"{shape[0]} images; a request may have {most}")
+    bounded(shape[0], most)
     if tensor["raw"] is None:
         data = tensor["data"]
         if not isinstance(data, list):
@@ -210,8 +219,7 @@ def _pixels(tensor: dict[str, Any], service: Service, most: int) -> NDArray[np.u
     crop = service.served.preprocess.crop
     if len(shape) != 4 or shape[1:] != [crop, crop, 3]:
         raise Refusal("malformed", f"the shape of 'pixels' is not [n, {crop}, {crop}, 3]")
-    if shape[0] > most:
-        raise Refusal("too_large", f"{shape[0]} images; a request may have {most}")
+    bounded(shape[0], most)
     if tensor["raw"] is not None:
         if len(tensor["raw"]) != math.prod(shape):
             raise Refusal(
@@ -238,7 +246,7 @@ async def _reply(
 ) -> None:
     """The response object, with the tensors in it or behind it."""
     probabilities = np.stack([answer.probabilities for answer in answers])
-    labels = [service.served.labels[row] for row in probabilities.argmax(axis=1)]
+    labels = [answer.labels[answer.label] for answer in answers]
     rows: list[dict[str, Any]] = []
     behind: list[bytes] = []
     for name, binary in wanted:

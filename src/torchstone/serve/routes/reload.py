@@ -13,10 +13,10 @@ def endpoints(_: Deployment) -> list[Endpoint]:
     operation: dict[str, Any] = {
         "summary": "Open the bundles again",
         "description": "They are read from where they were read at the start. A bundle that does not prove itself on "
-        "its golden images is not taken, and the old one goes on (409). The other workers follow.",
+        "its golden images is not taken, nor is any other then: the old models go on (409). The other workers follow.",
         "responses": {
             "200": {"description": "The new models answer"},
-            "409": {"description": "A bundle was not taken; the old model goes on"},
+            "409": {"description": "A bundle was not taken; the old models go on"},
         },
     }
     return [Endpoint(path="/v1/reload", method="POST", answer=reload, admin=True, operation=operation)]

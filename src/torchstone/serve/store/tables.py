@@ -36,6 +36,7 @@ predictions = sa.Table(
     sa.Column("milliseconds", sa.Double, nullable=False),
     sa.Column("error", sa.Text),
     sa.UniqueConstraint("id", "role", name="predictions_once"),
+    sa.Index("predictions_written", "written"),
     sqlite_autoincrement=True,
 )
 """A row for each answer of a model. ``key`` is a digest: whose request it was is nobody's business here. ``label`` is
@@ -50,6 +51,7 @@ feedback = sa.Table(
     sa.Column("label", sa.Integer, nullable=False),
     sa.Column("time", sa.Double, nullable=False),
     sa.Column("written", sa.Double, nullable=False),
+    sa.Index("feedback_written", "written"),
     sqlite_autoincrement=True,
 )
 """The true class of an answered image. The first label of an image stays: what was once bet on is not taken back."""
@@ -150,7 +152,7 @@ def create(made: sa.Engine) -> None:
 
 def unreachable(made: sa.Engine, error: Exception) -> StorageError:
     """What a person is told of an error of the database."""
-    where = made.url.render_as_string(hide_password=True)
+    where = databases.shown(made.url)
     reason = str(getattr(error, "orig", error)).strip().splitlines()
     return StorageError(
         f"{WHAT} '{where}' cannot be used: {reason[0] if reason else 'no reason'}",

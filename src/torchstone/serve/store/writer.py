@@ -26,7 +26,10 @@ PAUSE = 0.2
 RETRY = (0.2, 5.0)
 """Seconds from a failed write to the next, at first and at most."""
 SWEEP = 600.0
-"""Seconds from one removal of old rows to the next."""
+"""Seconds from one look for old rows to the next."""
+SWEPT = 5_000
+"""Old rows that are removed in one transaction, between which new ones are written. With ``PAUSE`` that is up to 25,000
+a second, more than a worker answers."""
 
 Row = dict[str, Any]
 
@@ -46,7 +49,7 @@ class Writer:
         self._keep = keep_days
         self._wake, self._stop = threading.Event(), threading.Event()
         self._count = threading.Lock()
-        self._swept = time.monotonic()
+        self._sweep_at = time.monotonic() + SWEEP
         self._made = self._away = False
         self.written = 0
         self.lost = 0
@@ -119,8 +122,8 @@ class Writer:
                 pause = min(2 * pause, RETRY[1])
             if stopping:
                 return
-            if self._keep is not None and time.monotonic() - self._swept > SWEEP:
-                self.sweep()
+            if time.monotonic() >= self._sweep_at and not self.sweep():
+                self._sweep_at = time.monotonic() + SWEEP
 
     def _take(self) -> list[tuple[str, Row]]:
         """The oldest rows, which stay in the buffer until they are written."""
@@ -169,18 +172,21 @@ class Writer:
         dialect: Any = postgresql if self._engine.dialect.name == "postgresql" else sqlite
         return dialect.insert(table).on_conflict_do_nothing()
 
-    def sweep(self) -> None:
-        """Remove rows that are older than what is kept."""
-        assert self._keep is not None
-        self._swept = time.monotonic()
+    def sweep(self) -> bool:
+        """Remove ``SWEPT`` of the rows that are older than what is kept, of each table; whether there may be more."""
+        if self._keep is None:
+            return False
         before = time.time() - 86_400 * self._keep
+        more = False
         try:
             with self._engine.begin() as connection:
                 for table in (tables.predictions, tables.feedback):
-                    oldest = sa.select(table.c.seq).where(table.c.written < before).order_by(table.c.seq).limit(20_000)
-                    connection.execute(sa.delete(table).where(table.c.seq.in_(oldest)))
+                    old = sa.select(table.c.seq).where(table.c.written < before).order_by(table.c.written).limit(SWEPT)
+                    more |= connection.execute(sa.delete(table).where(table.c.seq.in_(old))).rowcount >= SWEPT
         except SQLAlchemyError:
             self.failures += 1
+            return False
+        return more
 
 
 def _of_the_database(error: Exception) -> bool:
