@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,11 @@ def form(parts: Sequence[tuple[str, str | None, bytes]]) -> tuple[bytes, str]:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterator[Live]:
-    """``torchstone serve ARGUMENTS`` on a free port, from its first answer to the end of the block."""
+def serving(
+    *arguments: str | Path, env: dict[str, str] | None = None, meanwhile: Callable[[Live], object] | None = None
+) -> Iterator[Live]:
+    """``torchstone serve ARGUMENTS`` on a free port, from its first answer to the end of the block. ``meanwhile`` is
+    done while it starts."""
     command = [sys.executable, "-m", "torchstone", "serve", *map(str, arguments), "--port", "0"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
@@ -102,6 +105,8 @@ def serving(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterat
     reader = threading.Thread(target=_read, args=(live,), daemon=True)
     reader.start()
     try:
+        if meanwhile is not None:
+            meanwhile(live)
         assert wait_for(lambda: live.port or process.poll() is not None), live.lines
         assert live.port, "".join(live.lines)
         yield live

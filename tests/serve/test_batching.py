@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -214,6 +216,45 @@ def test_what_is_late_is_refused_and_not_computed(served: Served, pictures: list
 
     asyncio.run(main())
     assert runner.sizes == [1, 1]
+
+
+def test_what_is_late_keeps_no_bytes_from_others(
+    served: Served, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither those that wait behind a slow image nor pixels that wait for the model."""
+    slow, runner = slowed(served)
+    gate, real = threading.Event(), Decoding._decode
+    large = bytes(100_000)
+    pixels = np.zeros((2, 32, 32, 3), np.uint8)
+    held = weakref.ref(pixels)
+
+    def decode(pool: Decoding, job) -> None:
+        assert gate.wait(30)
+        real(pool, job)
+
+    async def main(pixels: list[NDArray[np.uint8]]) -> None:
+        async with batching(slow) as batcher:
+            runner.gate.clear()
+            first = batcher.submit_pixels(np.ones((1, 32, 32, 3), np.uint8), soon())
+            await until(lambda: runner.sizes == [1])
+            monkeypatch.setattr(Decoding, "_decode", decode)
+            first += batcher.submit(pictures[:1], soon())
+            before = sys.getrefcount(large)
+            late = [*batcher.submit([large], soon(0.05)), *batcher.submit_pixels(pixels.pop(), soon(0.05))]
+            for future in late:
+                with pytest.raises(Refusal, match="not answered within"):
+                    await future
+            del future
+            late.clear()
+            assert sys.getrefcount(large) == before
+            assert held() is None
+            gate.set()
+            runner.gate.set()
+            await asyncio.gather(*first)
+
+    given = [pixels]
+    del pixels
+    asyncio.run(main(given))
 
 
 def test_what_is_no_image_is_refused_and_the_others_are_answered(served: Served, pictures: list[bytes]) -> None:

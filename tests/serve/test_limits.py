@@ -50,11 +50,11 @@ def test_a_body_without_a_length_is_counted(limited: Live) -> None:
 
 
 def test_bodies_that_are_held_at_once_are_bounded(limited: Live) -> None:
-    """Two connections announce bodies that they do not send: there is no room for a third until they are given up."""
-    head = b"POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\nx"
+    """Two connections send all but the last byte: there is no room for a third body until they are given up."""
+    head = b"POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n"
     pair = [socket.create_connection((limited.host, limited.port), timeout=20) for _ in range(2)]
     for connection in pair:
-        connection.sendall(head)
+        connection.sendall(head + b"x" * 99_999)
     time.sleep(0.2)
     reply = limited.ask("/v1/classify", b"x" * 90_000)
     assert (reply.status, reply.headers["retry-after"]) == (429, "1")
@@ -62,6 +62,17 @@ def test_bodies_that_are_held_at_once_are_bounded(limited: Live) -> None:
         assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
         connection.close()
     assert limited.ask("/v1/classify", b"x" * 90_000).status == 422
+
+
+def test_bodies_that_are_announced_take_no_room(limited: Live) -> None:
+    head = b"POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\nx"
+    silent = [socket.create_connection((limited.host, limited.port), timeout=20) for _ in range(4)]
+    for connection in silent:
+        connection.sendall(head)
+    time.sleep(0.2)
+    assert limited.ask("/v1/classify", b"x" * 90_000).status == 422
+    for connection in silent:
+        connection.close()
 
 
 def test_too_many_images_are_refused(limited: Live, pictures: list[bytes]) -> None:

@@ -6,16 +6,19 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from live import Load, serving, wait_for
+from live import Live, Load, serving, wait_for
 
 from command_line import torchstone
 from torchstone.core.values import Candidate
 from torchstone.export import bundle
+from torchstone.serve import workers
 
 ADMIN = "the-key-of-the-administrator"
 
@@ -116,6 +119,31 @@ def test_a_reload_takes_the_new_bundle_and_loses_no_request(
         assert answered(load, 50)
     assert load.failures == []
     assert set(load.statuses) == {200}
+
+
+def test_a_reload_while_it_starts_waits_until_it_has(digits: Path, pictures: list[bytes]) -> None:
+    def hang_up(live: Live) -> None:
+        assert wait_for(lambda: live.workers or live.process.poll() is not None)
+        live.process.send_signal(signal.SIGHUP)
+        os.kill(live.workers[0], signal.SIGHUP)  # as a terminal does to all that was started there
+
+    with serving(digits, meanwhile=hang_up) as live:
+        assert live.classify(pictures[0])
+        assert not live.said("another one is started")
+
+
+def test_a_signal_that_is_held_back_comes_when_it_is_let_in() -> None:
+    program = (
+        "import signal, sys; sys.stdin.readline(); signal.signal(signal.SIGHUP, lambda *_: print('asked for'))\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])"
+    )
+    with workers._held_back(signal.SIGHUP):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate("now\n", timeout=30) == ("asked for\n", None)
+    assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_bundle_that_does_not_prove_itself_is_not_taken(place: Path, pictures: list[bytes]) -> None:
