@@ -3,7 +3,9 @@
 All serve the same bundle (its ONNX file, labels and preprocessing) in one worker that is pinned to one core; wrk, on
 another, posts the same JPEG files in turn over 32 connections. Each server is started anew for each block, answers a
 few images as the bundle itself does or counts for nothing, is warmed up, and then loaded; a block with an answer that
-is no 200 is void. The servers take turns, the order is turned each block, and ratios stand with their bounds over the
+is no 200 is void. wrk asks again when it has its answer, so its p99 is of a closed loop, which knows nothing of those
+who would have come meanwhile (what users would meet, ``torchstone load`` says). The servers take turns, the order is
+turned each block, and ratios stand with their bounds over the
 blocks (one-sided 97.5 %, by the exact sign test of the judge's clock: six blocks are the fewest).
 
 Each peer has an environment of its own, with the versions of ONNX Runtime, Pillow and NumPy of this one, and settings
@@ -348,7 +350,7 @@ def judged(contest: Contest, rival: str, what: str, least: float) -> dict[str, A
     """One bar, printed."""
     middle, lower, _ = bounded(contest.ratios(rival, what))
     outcome = "too few blocks" if lower is None else "met" if lower >= least else "missed"
-    unit = "requests a second" if what == "rate" else "p99, theirs over ours"
+    unit = "requests a second" if what == "rate" else "p99 of a closed loop (blind to who waits), theirs over ours"
     print(
         f"bar: {unit} against {rival}, lower bound ≥ {least:g}: {outcome} ({written_out(contest.ratios(rival, what))})"
     )

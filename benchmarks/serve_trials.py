@@ -51,6 +51,8 @@ STEPS = 6
 KEPT = 0.97
 """Of what is offered, the share that has to be answered for a rate to be within the capacity."""
 WINDOW = 0.1
+ENOUGH = 100
+"""Requests of a window from which on it has a p99."""
 STEADY = 5
 """Windows in a row that have to be as before for a server to have recovered."""
 BARS = {"goodput": 0.9, "recovery": 1.0, "cold": 2.0, "memory": 250.0}
@@ -153,7 +155,7 @@ def overload(trial: Trial, cores: Sequence[int]) -> dict[str, Any]:
     during = within(session, begin, end)
     answered = (session.status == http.client.OK) & (session.done >= begin) & (session.done < end)
     goodput = float(answered.sum()) / (end - begin)
-    normal = tail.quantile(np.sort(session.latencies[within(session, 1.0, begin)]), tail.SHARE)
+    normal = usual(session, 1.0, begin)
     recovery = recovered(session, end, last, normal)
     statuses = named(session.status)
     only = set(statuses) <= {"200", "429", "504"}
@@ -182,21 +184,38 @@ def overload(trial: Trial, cores: Sequence[int]) -> dict[str, Any]:
     void = _void(session)
     return {
         "capacity": peak, "offered": float(during.sum()) / (end - begin), "goodput": goodput, "answers": statuses,
-        "same_workers": same, "recovery_s": recovery, "normal_p99_ms": 1e3 * normal, "first_mb": first,
+        "same_workers": same, "recovery_s": recovery, "first_mb": first,
+        "normal_window_ms": [None if math.isnan(one) else 1e3 * one for one in normal],
         "last_mb": final, "memory": used, "client_late_p99_ms": late(session), "void": void,
     }  # fmt: skip
 
 
-def recovered(session: Session, end: float, last: float, normal: float) -> float:
-    """Seconds from ``end`` to the end of the first window from which on STEADY windows have no refusal and a median of
-    at most ``normal`` seconds; infinite, where there are none."""
-    edges = np.arange(end, last, WINDOW)
+def of_window(session: Session, edge: float) -> tuple[float, float]:
+    """Median and p99 of the requests that were due in one window, in seconds: infinite where that many have no answer,
+    or where nothing was due, which shows nothing; NaN for a p99 of too few."""
+    latencies = np.sort(session.latencies[within(session, edge, edge + WINDOW)])
+    if not len(latencies):
+        return math.inf, math.inf
+    return tail.quantile(latencies, 0.5), tail.quantile(latencies, tail.SHARE) if len(latencies) >= ENOUGH else math.nan
+
+
+def usual(session: Session, begin: float, end: float) -> tuple[float, float]:
+    """What 99 of 100 windows of a quiet time keep: of their medians, and of their p99 (NaN where none has one)."""
+    windows = [of_window(session, edge) for edge in np.arange(begin, end - WINDOW / 2, WINDOW)]
+    found = [np.sort([one for one in values if not math.isnan(one)]) for values in zip(*windows, strict=True)]
+    median, p99 = (tail.quantile(values, tail.SHARE) if len(values) else math.nan for values in found)
+    return median, p99
+
+
+def recovered(session: Session, end: float, last: float, normal: tuple[float, float]) -> float:
+    """Seconds from ``end`` to the end of the first window from which on STEADY windows have answers alone, their median
+    within what is ``usual`` of medians, their p99 within what is of p99s; infinite, where there are none."""
+    edges = np.arange(end, last - WINDOW / 2, WINDOW)
     fine = []
     for edge in edges:
-        latencies = session.latencies[within(session, edge, edge + WINDOW)]
-        fine.append(
-            bool(np.isfinite(latencies).all()) and (not len(latencies) or float(np.median(latencies)) <= normal)
-        )
+        asked = within(session, edge, edge + WINDOW)
+        answered = bool(asked.any() and np.isfinite(session.latencies[asked]).all())
+        fine.append(answered and not any(it > most for it, most in zip(of_window(session, edge), normal, strict=True)))
     for number in range(len(fine) - STEADY + 1):
         if all(fine[number : number + STEADY]):
             return float(edges[number] + WINDOW - end)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from live import Live, form, serving
+from scipy import special
 
 from torchstone.core.contracts import ImageSet
 from torchstone.core.values import Candidate
 from torchstone.evaluate.predict import answer
-from torchstone.serve.model import softmax
 
 BLOCKED = (
     "torch", "torchvision", "timm", "torch_pruning", "onnx", "nncf", "polars", "sklearn", "scipy", "matplotlib",
@@ -75,7 +75,7 @@ def test_every_test_image_is_answered_as_the_evaluation_did(
     server: Live, exported: dict[str, Candidate], seen: ImageSet
 ) -> None:
     """In FP32 to 1e-5, though the evaluation ran batches of 32 and the server whatever came together."""
-    expected = softmax(answer(exported["onnx"], seen, "test").scores)
+    expected = special.softmax(answer(exported["onnx"], seen, "test").scores, axis=1)
     assert len(expected) > 500
     found = served_probabilities(server, seen)
     assert np.abs(found - expected).max() < 1e-5
@@ -85,7 +85,7 @@ def test_every_test_image_is_answered_as_the_evaluation_did(
 def test_int8_is_answered_as_the_evaluation_did_but_for_near_ties(
     quantised: Path, exported: dict[str, Candidate], seen: ImageSet
 ) -> None:
-    expected = softmax(answer(exported["int8@openvino"], seen, "test").scores)
+    expected = special.softmax(answer(exported["int8@openvino"], seen, "test").scores, axis=1)
     with serving(quantised) as live:
         found = served_probabilities(live, seen)
     assert np.abs(found - expected).max() < 1e-2

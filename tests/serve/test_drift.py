@@ -16,6 +16,7 @@ from scipy import stats
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Candidate
+from torchstone.data.appearance import side_of
 from torchstone.export import bundle, reference
 from torchstone.export.reference import COLUMNS, Reference
 from torchstone.serve import drift
@@ -49,6 +50,17 @@ def test_kolmogorov_and_smirnovs_test_is_scipys(n: int, m: int) -> None:
             assert np.log(found) == pytest.approx(np.log(expected), rel=0.06, abs=0.03)
         else:
             assert found < 1e-10
+
+
+def test_no_parser_sees_bytes_from_outside_but_those_that_decode() -> None:
+    """Pillow itself would open a PCX file, by a parser that nobody asked for."""
+    content = {}
+    for kind in ("PNG", "PCX"):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 2)).save(file, kind)
+        content[kind] = file.getvalue()
+    assert side_of(content["PNG"]) == 4.0
+    assert np.isnan(side_of(content["PCX"]))
 
 
 def made(generator: np.random.Generator, images: int, *, darker: float = 0.0) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import runpy
@@ -213,7 +214,7 @@ def made(latencies: np.ndarray, late: float = 0.0, status: int = 200) -> Session
     due = np.arange(len(latencies)) / 100
     return Session(
         due=due, sent=due + late, done=due + latencies, status=np.full(len(due), status, np.int16), cached=0, waited=0,
-        opened=1, busy=0.0, seconds=float(len(due)) / 100, interrupted=False,
+        opened=1, busy=0.0, seconds=float(len(due)) / 100, ended=float(len(due)) / 100, interrupted=False,
     )  # fmt: skip
 
 
@@ -233,6 +234,46 @@ def test_the_p99_is_proven_refuted_or_left_open() -> None:
     assert p99.at_most_ms is None
     p99 = next(one for one in stage.measured(made(many), wanted(), 1).every if one.share == 0.99)
     assert p99.at_most_ms == pytest.approx(10.0)
+
+
+def test_an_interruption_drops_nothing_that_was_on_its_way() -> None:
+    """Of 3,000 requests 900 have no answer when it is ended. Those that had waited for longer than the limit are
+    slower; of those that had not, nothing is known, so that they prove nothing."""
+    answered = made(np.full(3000, 0.010))
+    status = answered.status.copy()
+    status[::10] = status[1::10] = status[2::10] = loads.UNFINISHED
+    cut = dataclasses.replace(answered, status=status, interrupted=True, ended=answered.seconds + 1.0)
+    found = stage.measured(cut, wanted(max_p99_ms=20.0), 1)
+    assert (found.outcome, found.slower, found.counts) == ("fail", 900, {"200": 2100, "still on its way": 900})
+    assert found.requests == 3000
+    assert next(one.ms for one in found.every if one.share == 0.99) == np.inf
+    found = stage.measured(cut, wanted(max_p99_ms=60_000.0), 1)
+    assert (found.outcome, found.slower, found.needed) == ("undecided", 0, None)
+
+
+def test_what_is_on_its_way_at_an_interruption_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loads, "GRACE", 0.1)
+    hanging, go = threading.Event(), threading.Event()
+
+    def answer(number: int) -> int:
+        if number == 20:
+            hanging.set()
+            go.wait(30)
+        return 200
+
+    with Planted(answer) as server:
+        asked = Load(
+            target=Target.of(f"http://127.0.0.1:{server.port}"), due=np.arange(0.0, 60.0, 0.01), bodies=[b"an image"]
+        )
+        found = loads.run(asked, "127.0.0.1", float, hanging.is_set)
+        go.set()
+    counts = Counter(found.status.tolist())
+    assert found.interrupted
+    assert counts[loads.UNFINISHED] >= 1
+    assert counts[200] + counts[loads.UNFINISHED] == len(found.due)
+    late = found.at_least[found.status == loads.UNFINISHED]
+    assert (late > 0.1 - 2 * loads.SWEEP).all()
+    assert np.isfinite(late).all()
 
 
 def test_images_come_from_folders_of_any_depth_and_from_whatever_is_data(

@@ -17,7 +17,8 @@ import pytest
 import sqlalchemy as sa
 
 from torchstone.core.errors import ConfigError, StorageError
-from torchstone.serve.store import reading, tables
+from torchstone.serve.store import tables
+from torchstone.serve.store import writer as writer_module
 from torchstone.serve.store.writer import Writer
 from torchstone.serve.values import new_id
 
@@ -62,11 +63,12 @@ def test_what_is_logged_is_there_after_closing(url: str) -> None:
     assert (writer.written, writer.lost, writer.waiting) == (2_510, 0, 0)
     engine = tables.engine(url)
     with engine.connect() as connection:
-        found = reading.rows_of(connection, ids[:1])
+        key = connection.scalar(sa.select(tables.predictions.c.key).where(tables.predictions.c.id == ids[0]))
+        truth = connection.scalar(sa.select(tables.feedback.c.label).where(tables.feedback.c.id == ids[0]))
         files = b"".join(file.read_bytes() for file in Path(str(engine.url.database)).parent.iterdir())
     engine.dispose()
-    assert found[0]["truth"] == 3
-    assert len(found[0]["key"]) == 16
+    assert truth == 3
+    assert len(key or "") == 16
     assert b"somebody" not in files
 
 
@@ -143,6 +145,39 @@ def test_old_rows_are_removed(url: str) -> None:
     writer.sweep()
     writer.close(patience=60)
     assert rows(url) == 1
+
+
+def test_all_old_rows_are_removed_by_and_by(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many have come together; no transaction is larger than it may be, and the table is not searched."""
+    monkeypatch.setattr(writer_module, "SWEPT", 10)
+    monkeypatch.setattr(writer_module, "PAUSE", 0.01)
+    writer = Writer(url, keep_days=1.0)
+    for _ in range(35):
+        writer.feedback(id=log(writer), label=1, time=time.time())
+    assert eventually(lambda: writer.written == 70)
+    engine = tables.engine(url)
+    with engine.begin() as connection:
+        for table in (tables.predictions, tables.feedback):
+            connection.execute(sa.update(table).values(written=time.time() - 2 * 86_400))
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN SELECT seq FROM {table.name} WHERE written < 1")
+            assert f"USING COVERING INDEX {table.name}_written" in str(plan.all())
+    engine.dispose()
+    assert writer.sweep()
+    assert (rows(url), rows(url, tables.feedback)) == (25, 25)
+    log(writer)
+    writer._sweep_at = 0.0
+    assert eventually(lambda: (rows(url), rows(url, tables.feedback)) == (1, 0))
+    writer.close(patience=60)
+
+
+def test_an_address_that_is_refused_or_away_is_said_without_its_password() -> None:
+    for url in ("postgres//u:hunter2@h/db", "postgresql://u:hunter2@h:port/db"):
+        with pytest.raises(ConfigError, match="is no address of a database") as refused:
+            tables.engine(url)
+        assert "hunter2" not in str(refused.value)
+    with pytest.raises(StorageError, match="cannot be used") as away:
+        tables.create(tables.engine("postgresql://u:hunter2@127.0.0.1:1/db?password=hunter2"))
+    assert "hunter2" not in str(away.value)
 
 
 def test_addresses_that_keep_nothing_are_refused() -> None:

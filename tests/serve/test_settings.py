@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from torchstone.cli.rollout._store import opened
 from torchstone.core.errors import ConfigError
 from torchstone.serve.keys import Keys, key_of
 from torchstone.serve.settings import ServeSettings, named_places, settings
+from torchstone.serve.store import tables
 
 KEY, OTHER, ADMIN = "a-key-of-twenty-chars", "another-key-of-some-length", "the-key-of-the-administrator"
 
@@ -51,6 +53,34 @@ def test_a_bundle_is_called_like_its_run() -> None:
         named_places(("x/a", "y/a"))
     with pytest.raises(ConfigError, match="cannot be called"):
         named_places(("../x=y",))
+
+
+def test_a_rollout_finds_what_the_server_keeps_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the commands are typed: one in the folder of runs, the other for a candidate beside."""
+    monkeypatch.chdir(tmp_path)
+
+    def kept(bundle: str) -> Path:
+        place = ServeSettings(bundles=(bundle,)).state_directory
+        engine = tables.engine(tables.url_of(place, None))
+        tables.create(engine)
+        engine.dispose()
+        return place
+
+    def found(candidate: Path | None = None) -> Path:
+        with opened(None, None, candidate) as connection:
+            return Path(str(connection.engine.url.database)).parent
+
+    with pytest.raises(ConfigError, match="no server keeps its state"):
+        found()
+    other = kept(str(tmp_path / "elsewhere" / "old" / "bundle"))
+    assert found(tmp_path / "elsewhere" / "new" / "bundle") == other
+    here = kept("runs/flowers/bundle")
+    assert found() == found(Path("runs/new/bundle")) == here
+    kept("runs/cats/bundle")
+    with pytest.raises(ConfigError, match=r"several servers .* runs/cats/serve-state, runs/flowers/serve-state"):
+        found()
+    with opened(here, None) as connection:
+        assert not connection.closed
 
 
 def test_without_keys_all_but_administration_is_open() -> None:

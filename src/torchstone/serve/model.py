@@ -16,6 +16,7 @@ from torchstone.core.contracts import Runner
 from torchstone.core.errors import ArtifactError
 from torchstone.core.registry import runtimes
 from torchstone.core.values import Candidate, Preprocess
+from torchstone.evaluate.metrics import softmax
 from torchstone.export import bundle
 from torchstone.runtimes import answers_alone, golden, open_candidate
 from torchstone.serve.settings import ServeSettings
@@ -73,7 +74,7 @@ class Served:
     def answer(self, pixels: NDArray[np.uint8], session: int) -> NDArray[np.float32]:
         """uint8[n, crop, crop, 3] → probabilities, float32[n, C]. One call at a time for each session."""
         size = next((size for size in self.runners if size >= len(pixels)), max(self.runners))
-        return softmax(self.runners[size][session](pixels)["logits"])
+        return np.asarray(softmax(self.runners[size][session](pixels)["logits"]), np.float32)
 
 
 def open_served(directory: Path, settings: ServeSettings, name: str) -> Served:
@@ -93,12 +94,6 @@ def open_served(directory: Path, settings: ServeSettings, name: str) -> Served:
             raise ArtifactError(error.message, hint=hint) from error
         console.say(f"{name}: {error.message}; its FP32 model is served")
         return _opened(spare, settings, name)
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32[n, C] of logits → probabilities."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _opened(directory: Path, settings: ServeSettings, name: str) -> Served:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -115,14 +115,3 @@ def last_times(connection: sa.Connection, bundle: str, span: tuple[int, int], mo
         .limit(most)
     )
     return list(connection.scalars(query))
-
-
-def rows_of(connection: sa.Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """All that is known of these images: their answers, with the true label where it has come."""
-    query = (
-        sa.select(predictions, feedback.c.label.label("truth"))
-        .select_from(predictions.outerjoin(feedback, feedback.c.id == predictions.c.id))
-        .where(predictions.c.id.in_(ids))
-        .order_by(predictions.c.seq)
-    )
-    return [dict(row._mapping) for row in connection.execute(query)]
