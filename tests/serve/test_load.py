@@ -265,7 +265,7 @@ def test_what_is_on_its_way_at_an_interruption_is_kept(monkeypatch: pytest.Monke
         asked = Load(
             target=Target.of(f"http://127.0.0.1:{server.port}"), due=np.arange(0.0, 60.0, 0.01), bodies=[b"an image"]
         )
-        found = loads.run(asked, "127.0.0.1", float, hanging.is_set)
+        found = loads.run(asked, "127.0.0.1", lambda _: None, hanging.is_set)
         go.set()
     counts = Counter(found.status.tolist())
     assert found.interrupted
