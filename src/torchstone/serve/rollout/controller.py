@@ -261,7 +261,9 @@ def with_arms(counts: Counts, rows: list[Seen]) -> Counts:
     ]
     added = dict(counts.monitors)
     for name, bad in OF_ANSWERS.items():
-        known = [(arm, found) for arm, row in arms if (found := bad(_given(counts, row))) is not None]
+        known: list[tuple[Arm, bool]] = [
+            (arm, found) for arm, row in arms if (found := bad(_given(counts, row))) is not None
+        ]
         added[name] = cast(Arms, counts.monitors[name]).add(known)
     canary = [row for arm, row in arms if arm == "canary"]
     shown = sum(arm == "canary" or not row.failed for arm, row in arms)  # what failed has no id that a label could name
