@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -132,6 +134,10 @@ def test_by_hand_and_by_http(digits: Path, equal: Path, seen: ImageSet, tmp_path
         assert live.ask("/v1/rollout/promote", b"", x_api_key=key).json["status"] == "promoted"
         assert wait_for(lambda: {live.classify(seen.encoded(0))[0]["bundle"] for _ in range(6)} == {new})
         torchstone("rollout", "promote", "--state", tmp_path, code=2)
+        (before,) = live.workers
+        os.kill(before, signal.SIGKILL)
+        assert wait_for(lambda: live.workers not in ([], [before]))
+        assert live.classify(seen.encoded(0))[0]["bundle"] == new  # at once: it never opens the old one
 
 
 def test_feedback_that_is_none_is_refused(digits: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,12 +14,20 @@ from typing import Any
 import pytest
 from test_batching import Slow, until
 
+from torchstone.core.artifact import load_artifact
 from torchstone.core.errors import ArtifactError
+from torchstone.core.values import Candidate
+from torchstone.export import bundle
 from torchstone.serve import service as services
 from torchstone.serve.decoding import Decoding
+from torchstone.serve.deployment import Deployment
+from torchstone.serve.keys import Keys
 from torchstone.serve.model import Served, open_served
+from torchstone.serve.rollout import record
+from torchstone.serve.rollout.attached import register
 from torchstone.serve.service import Service
 from torchstone.serve.settings import ServeSettings
+from torchstone.serve.store import tables
 from torchstone.serve.values import Route
 
 
@@ -95,6 +104,28 @@ def test_a_shadow_is_not_charged_with_what_there_was_no_room_for(
             slow.gate.set()
             await until(lambda: len(log.rows) == 8)
             assert sorted(log.rows) == [("shadow", None)] * 2 + [("stable", None)] * 6
+
+    asyncio.run(main())
+
+
+def test_a_reload_tells_the_store_which_model_answers(
+    digits: Path, exported: dict[str, Candidate], tmp_path: Path
+) -> None:
+    place = tmp_path / "digits"
+    shutil.copytree(digits, place)
+    settings = ServeSettings(bundles=(str(place),), state=tmp_path / "state")
+
+    async def main() -> None:
+        deployment = Deployment(settings, Keys())
+        register(deployment.store, deployment.places)
+        await deployment.open()
+        bundle.write(exported["openvino"], None, place)
+        (served,) = await deployment.reload()
+        engine = tables.engine(deployment.store)
+        with engine.connect() as connection:
+            assert record.stable(connection, None)[2] == served.candidate.artifact.id != load_artifact(digits).id
+        engine.dispose()
+        await deployment.close()
 
     asyncio.run(main())
 
