@@ -10,6 +10,7 @@ from pathlib import Path
 from torchstone.core import files
 from torchstone.core.artifact import load_artifact
 from torchstone.core.contracts import ImageSet
+from torchstone.core.errors import ArtifactError
 from torchstone.core.run import MANIFEST
 from torchstone.core.values import Artifact, Candidate
 from torchstone.export import reference
@@ -43,8 +44,14 @@ def write(
 
 def load(directory: Path) -> Candidate:
     """The candidate that a bundle serves, after checking that its model is the one that was stored."""
-    artifact = load_artifact(directory)
     path = directory / CANDIDATE
+    if not path.is_file():
+        raise ArtifactError(
+            f"'{directory}' is not a bundle",
+            hint="what passes 'torchstone run' leaves runs/NAME/bundle; 'torchstone import' makes an unjudged one of any "
+            "ONNX model",
+        )
+    artifact = load_artifact(directory)
     return Candidate.described(artifact, files.read_json(path), path)
 
 

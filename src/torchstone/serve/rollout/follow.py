@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from torchstone.core import console
-from torchstone.core.errors import TorchstoneError
+from torchstone.core.errors import ConfigError, TorchstoneError
 from torchstone.serve.looking import keep_looking
 from torchstone.serve.rollout import record
 from torchstone.serve.rollout.plan import STABLE, Plan, Split
@@ -164,8 +164,9 @@ class Follower:
         try:
             self._opens(Path(plan.candidate), plan.candidate_id)
         except (TorchstoneError, OSError) as error:
-            console.say(f"rollout {plan.id}: the candidate cannot be opened: {error}")
-            self._abort(plan, f"the candidate cannot be opened: {error}")
+            why = str(error) if isinstance(error, ConfigError) else f"the candidate cannot be opened: {error}"
+            self._abort(plan, why)
+            console.say(f"rollout {plan.id}: {why}")
             return
         self._split = Split(plan)
 
