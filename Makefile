@@ -30,13 +30,13 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.dev
 	@.ci/postgresql
 	@.ci/redis
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow" $(PYTEST_ARGS)
 
 ## make test-all   the slow ones, too
 test-all: $(VENV)/.dev
 	@.ci/postgresql
 	@.ci/redis
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 ## make check      format, lint, types, layers
 check: $(VENV)/.dev

@@ -13,9 +13,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import hypothesis
 import pytest
 
+import short
 from torchstone.config import Settings
 from torchstone.core.values import Artifact, Candidate
-from torchstone.evaluate import timing
 from torchstone.stages import compress, find, read, train
 from torchstone.stages.read import Data
 
@@ -65,8 +65,6 @@ def ctrl_c() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def short_sessions() -> Iterator[None]:
-    """Timing sessions that are too short for a verdict and long enough for a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"SLOT_MS": 2.0, "WARMUP_MS": 2.0, "COPIES": 2, "THROUGHPUT_ROUNDS": 2}.items():
-            patch.setattr(timing, name, value)
+    """For all tests of the module."""
+    with short.sessions():
         yield

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from command_line import SMALL, torchstone
+from command_line import SMALL, started, torchstone
 from torchstone.core import tables
 from torchstone.core.run import Run
 from torchstone.core.verdict import Verdict
@@ -74,7 +74,7 @@ def test_the_same_command_again_measures_nothing_and_says_the_same(finished: Fin
 
 def test_people_get_a_table_and_the_same_exit_code(finished: Finished) -> None:
     place, printed = finished
-    done = torchstone(*SMALL, cwd=place.parent.parent)
+    done = started(*SMALL, cwd=place.parent.parent)
     assert done.returncode == printed["exit_code"]
     assert "candidate" in done.stdout
     assert "onnx@onnxruntime" in done.stdout

@@ -61,6 +61,13 @@ def test_several_images_come_back_in_their_order(server: Live, pictures: list[by
         assert np.allclose([one["probability"] for one in found], [one["probability"] for one in alone], atol=1e-5)
 
 
+def test_of_several_images_the_one_that_is_none_is_named(server: Live, pictures: list[bytes]) -> None:
+    several = [encoded(pictures[0]), encoded(b"no image"), encoded(pictures[1])]
+    reply = server.ask("/v1/classify", json.dumps({"images": several}), content_type="application/json")
+    assert reply.status == 422
+    assert reply.json["error"]["message"].startswith("image 1: not an image")
+
+
 def test_how_many_classes_is_the_clients_choice(server: Live, pictures: list[bytes]) -> None:
     body, kind = form([("image", "a.png", pictures[0]), ("top", None, b"2")])
     assert len(server.classify(body, content_type=kind)[0]["top"]) == 2

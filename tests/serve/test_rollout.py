@@ -565,6 +565,18 @@ def test_a_plan_of_another_version_stops_no_thread_and_can_be_aborted(
         assert record.running(connection) is None
 
 
+@pytest.mark.parametrize("kind", ["aborted", "promoted"])
+def test_who_watches_is_told_what_a_person_has_ended(shadow: Watched, kind: record.Status) -> None:
+    ends: list[tuple[str, str]] = []
+    control = Controller(shadow.url, ended=lambda plan, status: ends.append((plan.id, status)))
+    control.step()
+    with shadow.engine.begin() as connection:
+        by_hand(connection, kind, "by hand", time.time())
+    for _ in range(2):
+        control.step()
+    assert ends == [(shadow.plan.id, kind)]
+
+
 @pytest.mark.parametrize("by", ["controller", "hand"])
 def test_a_directory_that_was_written_again_is_not_promoted(tmp_path: Path, by: str) -> None:
     made = Watched(tmp_path, "shadow")

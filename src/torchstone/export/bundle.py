@@ -48,8 +48,7 @@ def load(directory: Path) -> Candidate:
     if not path.is_file():
         raise ArtifactError(
             f"'{directory}' is not a bundle",
-            hint="what passes 'torchstone run' leaves runs/NAME/bundle; 'torchstone import' makes an unjudged one of any "
-            "ONNX model",
+            hint="what passes 'torchstone run' leaves runs/NAME/bundle; 'torchstone import' makes one of an ONNX model",
         )
     artifact = load_artifact(directory)
     return Candidate.described(artifact, files.read_json(path), path)

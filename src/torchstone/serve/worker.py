@@ -89,9 +89,11 @@ async def _serve(application: Application, port: socket.socket, supervisor: sock
 
 async def _reload(deployment: Deployment) -> None:
     try:
-        await deployment.reload()
+        served = await deployment.reload()
     except TorchstoneError as error:
         console.say(f"reload: {error}; the old model goes on")
+    else:
+        console.say(f"reload: {', '.join(f'{one.name} is {one.bundle}' for one in served)} from here on")
 
 
 def _failed(supervisor: socket.socket, error: TorchstoneError) -> int:

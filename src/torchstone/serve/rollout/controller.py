@@ -126,6 +126,8 @@ class Controller:
         self._failed = failed
         self._clock = clock
         self._beaten = -math.inf
+        self._shown: Plan | None = None
+        """The running rollout, as the last look found it."""
 
     def run(self, stop: threading.Event) -> None:
         """Look at the log until told to stop. A store that is away is waited for."""
@@ -148,6 +150,8 @@ class Controller:
     def _step(self) -> bool:
         with self._engine.begin() as connection:
             found = record.running(connection)
+            if self._shown is not None and (found is None or found.plan.id != self._shown.id):
+                self._by_hand(connection, self._shown)
             if found is None:
                 self._show(None, None)
                 return False
@@ -177,7 +181,15 @@ class Controller:
         console.say(f"rollout {found.plan.id}: {decision.kind.replace('_', ' ')}: {decision.reason}")
         if self._ended is not None:
             self._ended(found.plan, cast(Status, decision.kind))
+        self._shown = None
         return False
+
+    def _by_hand(self, connection: sa.Connection, plan: Plan) -> None:
+        """Tell how a rollout ended that somebody else has ended since the last look."""
+        status = record.status_of(connection, plan.id)
+        if self._ended is not None and status is not None and status != "running":
+            self._ended(plan, status)
+        self._shown = None
 
     def _noted(self, connection: sa.Connection, plan: Plan, counts: Counts) -> Counts:
         """Write down, once, why labels do not promote."""
@@ -190,6 +202,7 @@ class Controller:
         return replace(counts, held=(*counts.held, why))
 
     def _show(self, plan: Plan | None, counts: Counts | None) -> None:
+        self._shown = plan
         if self._seen is not None:
             self._seen(plan, numbers(plan, counts) if plan is not None and counts is not None else {})
 

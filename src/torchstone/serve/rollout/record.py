@@ -185,6 +185,11 @@ def latest(connection: sa.Connection) -> Rollout | None:
     return _rollout(connection, sa.select(rollouts).order_by(rollouts.c.started.desc()).limit(1))
 
 
+def status_of(connection: sa.Connection, rollout: str) -> Status | None:
+    """Whether it runs, or how it ended; None where there is no such rollout."""
+    return connection.execute(sa.select(rollouts.c.status).where(rollouts.c.id == rollout)).scalar_one_or_none()
+
+
 def keep(connection: sa.Connection, found: Rollout, state: Mapping[str, Any]) -> bool:
     """Write what was counted; False if somebody else has changed the rollout since it was read."""
     return _change(connection, found, {"state": dict(state)})
