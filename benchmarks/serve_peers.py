@@ -163,8 +163,9 @@ def command(
     if environment_of(tool) is None:
         state = bench.place / "state"
         shutil.rmtree(state, ignore_errors=True)
+        # A closed loop waits by itself: behind 32 connections and a large model half a second, which no other refuses.
         typed = [sys.executable, "-m", "torchstone", "serve", str(case.bundle), "--port", str(port), "--cache", "none",
-                 "--state", str(state), "--max-batch", str(MAX_BATCH)]  # fmt: skip
+                 "--state", str(state), "--max-batch", str(MAX_BATCH), "--max-wait-ms", "10000"]  # fmt: skip
         return typed + ([] if tool == "torchstone-log" else ["--no-log"]), {}
     own = str(Path(torchstone.__file__).parents[1]) if setting.get("prepare") else ""
     task = json.dumps({"bundle": str(case.bundle), "port": port, "setting": setting})

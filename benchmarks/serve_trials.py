@@ -87,10 +87,12 @@ class Trial:
         best, low, high = 0.0, 0.0, math.inf
         rate = 20.0
         for _ in range(4 * STEPS):
-            answered = good(self.ask(server, loads.arrivals(rate, STEP, seed=round(rate))), STEP)
+            due = loads.arrivals(rate, STEP, seed=round(rate))
+            offered = len(due) / STEP  # at a low rate, chance makes it another one
+            answered = good(self.ask(server, due), STEP)
             best = max(best, answered)
-            print(f"  {rate:8.1f} a second offered, {answered:8.1f} answered", flush=True)
-            low, high = (rate, high) if answered >= KEPT * rate else (low, rate)
+            print(f"  {offered:8.1f} a second offered, {answered:8.1f} answered", flush=True)
+            low, high = (rate, high) if answered >= KEPT * offered else (low, rate)
             if high < 1.06 * low:
                 break
             rate = 2 * rate if math.isinf(high) else (low + high) / 2
@@ -184,18 +186,18 @@ def overload(trial: Trial, cores: Sequence[int]) -> dict[str, Any]:
     void = _void(session)
     return {
         "capacity": peak, "offered": float(during.sum()) / (end - begin), "goodput": goodput, "answers": statuses,
-        "same_workers": same, "recovery_s": recovery, "first_mb": first,
-        "normal_window_ms": [None if math.isnan(one) else 1e3 * one for one in normal],
+        "same_workers": same, "recovery_s": recovery if math.isfinite(recovery) else None, "first_mb": first,
+        "normal_window_ms": [1e3 * one if math.isfinite(one) else None for one in normal],
         "last_mb": final, "memory": used, "client_late_p99_ms": late(session), "void": void,
     }  # fmt: skip
 
 
 def of_window(session: Session, edge: float) -> tuple[float, float]:
     """Median and p99 of the requests that were due in one window, in seconds: infinite where that many have no answer,
-    or where nothing was due, which shows nothing; NaN for a p99 of too few."""
+    NaN for a p99 of too few, and for both where nothing was due."""
     latencies = np.sort(session.latencies[within(session, edge, edge + WINDOW)])
     if not len(latencies):
-        return math.inf, math.inf
+        return math.nan, math.nan
     return tail.quantile(latencies, 0.5), tail.quantile(latencies, tail.SHARE) if len(latencies) >= ENOUGH else math.nan
 
 

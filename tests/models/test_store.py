@@ -56,7 +56,7 @@ def pruned(architecture: str, crop: int) -> nn.Module:
         ("timm:resnet18", 64),
         ("timm:mobilenetv3_small_050", 64),  # depthwise convolutions and squeeze-and-excitation
         ("timm:tf_efficientnet_lite0", 64),
-        ("torchvision:vgg11", 64),
+        pytest.param("torchvision:vgg11", 64, marks=pytest.mark.slow),  # half a gigabyte; LeNet-5 flattens as well
     ],
 )
 def test_a_pruned_network_reloads_by_its_shapes(architecture: str, crop: int, tmp_path: Path) -> None:

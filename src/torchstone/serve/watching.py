@@ -257,9 +257,13 @@ class Watcher:
 
 
 def told(board: Board) -> dict[str, Any]:
-    """What the watcher says of each model, by name."""
-    found = {}
-    for _, block in board.blocks():
+    """What the watcher says of each model that is watched, by name."""
+    found: dict[str, Any] = {}
+    blocks = [block for _, block in board.blocks()]
+    for block in blocks:
+        if "ring" in block.what:  # so far nothing may have come
+            found[block.what["ring"]] = {"bundle": block.what["bundle"], "filled": 0, "windows": 0, "last": None}
+    for block in blocks:
         if "drift" in block.what and (text := Page(block.room).read()) is not None:
             found[block.what["drift"]] = json.loads(text)
     return found
