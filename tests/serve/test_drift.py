@@ -177,7 +177,7 @@ def test_darker_images_raise_an_alarm_and_the_same_ones_do_not(watched: Path, se
         "none",
     )
     with serving(watched, *options, "--state", str(tmp_path / "state")) as live:
-        assert state(live) == {"windows": 0}
+        assert {"windows": 0, "filled": 0, "last": None}.items() <= state(live).items()
         ask_all(live, usual, until=lambda: state(live)["windows"] >= 2)
         found = state(live)
         assert (found["alarms"], found["last"]["alarm"], found["reference"], found["window"]) == (0, False, 116, 60)

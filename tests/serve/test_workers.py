@@ -116,7 +116,7 @@ def test_a_reload_takes_the_new_bundle_and_loses_no_request(
             return {live.classify(pictures[0])[0]["bundle"] for _ in range(8)} == {new}
 
         assert wait_for(all_new)
-        assert live.said(f"is {new} from here on")
+        assert wait_for(lambda: live.said(f"is {new} from here on"))
         assert answered(load, 50)
     assert load.failures == []
     assert set(load.statuses) == {200}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from torchstone.core import console
 from torchstone.core.errors import nearest
 from torchstone.runtimes.onnxruntime import bound_arena
 from torchstone.serve.board import Board
@@ -100,6 +101,7 @@ class Deployment:
             for service, served in zip(self.services.values(), found, strict=True):
                 self._attached.opened(service.name, service.directory, served.candidate.artifact.id)
             await asyncio.to_thread(self._attached.tell)
+        console.say(f"reload: {', '.join(f'{one.name} is {one.bundle}' for one in found)} from here on")
         return found
 
     async def close(self) -> None:

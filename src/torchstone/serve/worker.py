@@ -37,7 +37,9 @@ def main(listening: int, control: int, board: int, slot: int) -> int:
     port = socket.socket(fileno=listening)
     supervisor = socket.socket(fileno=control)
     with supervisor.makefile("r", encoding="utf-8") as lines:
-        settings = ServeSettings(**json.loads(lines.readline()))
+        if not (line := lines.readline()):  # the supervisor could not begin
+            return 0
+        settings = ServeSettings(**json.loads(line))
     try:
         # In a dead worker's place, a rollout may have promoted another bundle since the server was started.
         places = current(store_of(settings), named_places(settings.bundles))
@@ -89,11 +91,9 @@ async def _serve(application: Application, port: socket.socket, supervisor: sock
 
 async def _reload(deployment: Deployment) -> None:
     try:
-        served = await deployment.reload()
+        await deployment.reload()
     except TorchstoneError as error:
         console.say(f"reload: {error}; the old model goes on")
-    else:
-        console.say(f"reload: {', '.join(f'{one.name} is {one.bundle}' for one in served)} from here on")
 
 
 def _failed(supervisor: socket.socket, error: TorchstoneError) -> int:

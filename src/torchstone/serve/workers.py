@@ -23,13 +23,8 @@ from dataclasses import dataclass, field
 from torchstone.core import console
 from torchstone.core.errors import ConfigError, TorchstoneError
 from torchstone.serve.board import Board
-from torchstone.serve.deployment import store_of
 from torchstone.serve.metrics import cell
-from torchstone.serve.rollout.attached import register
-from torchstone.serve.rollout.controller import Controller
-from torchstone.serve.rollout.shown import RolloutNumbers
 from torchstone.serve.settings import ServeSettings, named_places
-from torchstone.serve.watching import Watcher
 
 BACKLOG = 2048
 MAX_PAUSE = 8.0
@@ -73,21 +68,23 @@ class Supervisor:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what kept the first workers from serving."""
         with (
-            self._watching(),
             _bound(self.settings) as port,
             selectors.DefaultSelector() as selector,
             _signals(selector) as received,
         ):
             try:
-                for slot in range(self.settings.workers):
+                for slot in range(self.settings.workers):  # they import what they need while the store is asked
                     self._start(slot, port, selector)
-                while not self.stopping:
-                    for key, _ in selector.select(self._pause()):
-                        if key.data is None:
-                            self._signalled(received())
-                        else:
-                            self._told(key.data, port, selector)
-                    self._restart(port, selector)
+                with self._watching():
+                    for worker in self.workers:
+                        self._configure(worker)
+                    while not self.stopping:
+                        for key, _ in selector.select(self._pause()):
+                            if key.data is None:
+                                self._signalled(received())
+                            else:
+                                self._told(key.data, port, selector)
+                        self._restart(port, selector)
             finally:
                 port.close()  # so that it is gone with the last worker, and nobody waits in vain to be accepted
                 self._end()
@@ -95,6 +92,12 @@ class Supervisor:
     @contextlib.contextmanager
     def _watching(self) -> Iterator[None]:
         """Serve what rollouts have promoted; let a thread decide on those that are running, and one look for drift."""
+        from torchstone.serve.deployment import store_of
+        from torchstone.serve.rollout.attached import register
+        from torchstone.serve.rollout.controller import Controller
+        from torchstone.serve.rollout.shown import RolloutNumbers
+        from torchstone.serve.watching import Watcher
+
         url, state = store_of(self.settings), self.settings.state_directory
         places = register(url, named_places(self.settings.bundles))
         bundles = tuple(f"{name}={place}" for name, place in places.items())
@@ -116,7 +119,7 @@ class Supervisor:
             for thread in threads:
                 thread.join(5)
 
-    def _start(self, slot: int, port: socket.socket, selector: selectors.BaseSelector) -> None:
+    def _start(self, slot: int, port: socket.socket, selector: selectors.BaseSelector) -> Worker:
         ours, theirs = socket.socketpair()
         fds = (port.fileno(), theirs.fileno(), self.board.file)
         command = [sys.executable, "-m", "torchstone.serve.worker", *map(str, fds), str(slot)]
@@ -126,8 +129,13 @@ class Supervisor:
         worker = Worker(process=process, control=ours, started=time.monotonic(), slot=slot)
         self.workers.append(worker)
         selector.register(ours, selectors.EVENT_READ, worker)
+        return worker
+
+    def _configure(self, worker: Worker) -> None:
+        """Send the settings, for which the worker waits."""
         # Not as an argument: a URL among the settings may hold a password, and `ps` shows arguments to everybody.
-        ours.sendall(f"{json.dumps(self.settings.model_dump(mode='json'))}\n".encode())
+        with contextlib.suppress(OSError):  # one that has ended says so itself
+            worker.control.sendall(f"{json.dumps(self.settings.model_dump(mode='json'))}\n".encode())
 
     def _told(self, worker: Worker, port: socket.socket, selector: selectors.BaseSelector) -> None:
         """Read what a worker says; where it says nothing any more, it has ended."""
@@ -182,7 +190,7 @@ class Supervisor:
     def _restart(self, port: socket.socket, selector: selectors.BaseSelector) -> None:
         now = time.monotonic()
         for _, slot in [one for one in self.start_at if one[0] <= now]:
-            self._start(slot, port, selector)
+            self._configure(self._start(slot, port, selector))
         self.start_at = [one for one in self.start_at if one[0] > now]
 
     def _pause(self) -> float | None:
