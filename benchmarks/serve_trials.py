@@ -6,9 +6,9 @@
     python benchmarks/serve_trials.py cold --images photos       # seconds to the first answer, memory, no PyTorch
 
 Requests come from ``torchstone load``'s client: an open loop, in which a request's latency counts from the moment it
-was due. Where there are two cores or more, the client has the last one for itself and the server the others (but for ``cold``). What is
-served is by default what ``served_bundle.py`` makes; every request carries an image that no cache knows, but for the
-trial of the cache.
+was due. Where there are two cores or more, the client has the last one for itself and the server the others (``cold``
+has all of them). What is served is by default what ``served_bundle.py`` makes; every request carries an image that no
+cache knows, but for the trial of the cache.
 """
 
 from __future__ import annotations
