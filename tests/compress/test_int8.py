@@ -163,6 +163,21 @@ def test_the_layers_that_break_it_go_back_and_are_named(
         run(keep=50)
 
 
+def test_what_clips_ahead_of_a_layer_in_floating_point_stays(baseline: Candidate, data: Data, tmp_path: Path) -> None:
+    """ONNX Runtime lets a range stand for what clips, and counts on the next layer to round to it."""
+    import onnx
+
+    artifact = made("onnx", baseline, data).artifact
+    layer = [node.name for node in onnx.load(str(artifact.directory / "model.onnx")).graph.node][-1]
+    pixels = data.sets(artifact, "calib")["calib"].images(slice(32))
+    with back_end.Quantiser(artifact, pixels, registry.steps.get("int8").Config(bias="none")) as quantiser:
+        quantiser.write(tmp_path, [layer])
+    graph = onnx.load(str(tmp_path / "model.onnx")).graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    taken = next(node for node in graph.node if node.name == layer).input[0]
+    assert made_by[taken].op_type == "Relu"
+
+
 def leaning(baseline: Candidate, data: Data, place: Path) -> Any:
     """The artifact with a head whose weights all round the same way: in each row one is 1, and the others lie 0.4 of a
     step above zero."""
