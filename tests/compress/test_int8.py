@@ -170,7 +170,8 @@ def test_what_clips_ahead_of_a_layer_in_floating_point_stays(baseline: Candidate
     artifact = made("onnx", baseline, data).artifact
     layer = [node.name for node in onnx.load(str(artifact.directory / "model.onnx")).graph.node][-1]
     pixels = data.sets(artifact, "calib")["calib"].images(slice(32))
-    with back_end.Quantiser(artifact, pixels, registry.steps.get("int8").Config(bias="none")) as quantiser:
+    (planned,) = chain.plan("int8:bias=none@onnxruntime", start="onnx").steps
+    with back_end.Quantiser(artifact, pixels, planned.config) as quantiser:
         quantiser.write(tmp_path, [layer])
     graph = onnx.load(str(tmp_path / "model.onnx")).graph
     made_by = {name: node for node in graph.node for name in node.output}
