@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+
+import numpy as np
 
 from torchstone.compress.int8.shared import quiet
 from torchstone.core.values import Artifact
@@ -37,4 +40,36 @@ def free_logits(path: Path) -> None:
                 for place, name in enumerate(names):
                     if name == source:
                         names[place] = output.name
+    onnx.save(model, str(path))
+
+
+def hold(path: Path, layers: Collection[str]) -> None:
+    """Let these layers stay in floating point where the file is opened.
+
+    Between two roundings ONNX Runtime rounds the weights of such a layer itself, with one scale for the whole tensor
+    (its optimiser WeightBiasQuantization): the layer that was left out for its accuracy would lose most of all. It does
+    not where something stands between the layer and the rounding before it: here a Clip to the range that the values
+    are of anyway, which changes none of them.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(str(path))
+    graph = model.graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.name in layers]:
+        source = made_by.get(node.input[0])
+        if source is None or source.op_type != "DequantizeLinear":
+            continue
+        scale, zero = (numpy_helper.to_array(stored[name]) for name in source.input[1:3])
+        steps = np.iinfo(zero.dtype)
+        edges = [f"{node.name}_{side}" for side in ("lowest", "highest")]
+        for name, step in zip(edges, (steps.min, steps.max), strict=True):
+            value = np.float32(step - int(zero)) * scale.astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(value, name))
+        held = f"{node.name}_held"
+        clip = helper.make_node("Clip", [node.input[0], *edges], [held], name=held)
+        graph.node.insert(list(graph.node).index(node), clip)
+        node.input[0] = held
     onnx.save(model, str(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -20,8 +19,6 @@ OPTIONS = {"calibration": None, "percentile": None, "bias": ("fast", "none")}
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 """Operators with weights: what can be put back to floating point."""
-REMOVABLE = ("Relu", "Clip")
-"""Activations that a range can stand for."""
 ENTROPY_BINS = 2048
 """Of a histogram whose tails are cut by entropy. ONNX Runtime's own 128 are as many as it divides into, so that it cuts
 nothing."""
@@ -64,6 +61,8 @@ class Quantiser:
                 self._biases.write(source, floating)
             self._quantise(source, out_dir / "model.onnx", floating)
             onnx_graph.free_logits(out_dir / "model.onnx")
+            if floating:
+                onnx_graph.hold(out_dir / "model.onnx", floating)
 
     def _corrections(self) -> bias_onnx.Biases:
         """Biases for the weights as they are when every layer is quantised."""
@@ -74,7 +73,6 @@ class Quantiser:
     def _quantise(self, source: Path, target: Path, floating: Collection[str]) -> None:
         from onnxruntime import quantization
 
-        ahead = _activations_ahead(source, floating)
         quantization.quantize_static(
             source,
             target,
@@ -84,21 +82,9 @@ class Quantiser:
             per_channel=True,
             reduce_range=needs_reduced_range(),
             calibrate_method=self._method(),
-            calibration_cache_path=self._ranges_without(ahead),
-            nodes_to_exclude=[*floating, *(node.name for node in ahead)],
+            calibration_cache_path=self._ranges,
+            nodes_to_exclude=list(floating),
         )
-
-    def _ranges_without(self, ahead: Collection[Any]) -> Path:
-        """The file of the ranges in which the input of these activations has the range of their output: what they would
-        cut off needs no steps."""
-        if not ahead:
-            return self._ranges
-        found = json.loads(self._ranges.read_text())
-        for node in ahead:
-            found["data"][node.input[0]] = found["data"][node.output[0]]
-        path = self._ranges.with_name("ranges-floating.json")
-        path.write_text(json.dumps(found))
-        return path
 
     def _method(self) -> Any:
         from onnxruntime.quantization import CalibrationMethod
@@ -146,18 +132,3 @@ class Quantiser:
                 return None if row is None else {name: pixels[row : row + 1]}
 
         return Images()
-
-
-def _activations_ahead(path: Path, floating: Collection[str]) -> list[Any]:
-    """The ReLU and clipping nodes whose output a layer in floating point takes.
-
-    ONNX Runtime removes such a node where the range of what comes out does its work, and counts on whoever takes it to
-    round it to that range. A layer in floating point does not: negative values would go on.
-    """
-    if not floating:
-        return []
-    import onnx
-
-    graph = onnx.load(str(path)).graph
-    taken = {name for node in graph.node if node.name in floating for name in node.input}
-    return [node for node in graph.node if node.op_type in REMOVABLE and node.output[0] in taken]
