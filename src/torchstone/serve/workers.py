@@ -68,6 +68,7 @@ class Supervisor:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises what kept the first workers from serving."""
         with (
+            contextlib.ExitStack() as watching,  # until the workers have ended, whom a slow store must not keep waiting
             _bound(self.settings) as port,
             selectors.DefaultSelector() as selector,
             _signals(selector) as received,
@@ -75,16 +76,16 @@ class Supervisor:
             try:
                 for slot in range(self.settings.workers):  # they import what they need while the store is asked
                     self._start(slot, port, selector)
-                with self._watching():
-                    for worker in self.workers:
-                        self._configure(worker)
-                    while not self.stopping:
-                        for key, _ in selector.select(self._pause()):
-                            if key.data is None:
-                                self._signalled(received())
-                            else:
-                                self._told(key.data, port, selector)
-                        self._restart(port, selector)
+                watching.enter_context(self._watching())
+                for worker in self.workers:
+                    self._configure(worker)
+                while not self.stopping:
+                    for key, _ in selector.select(self._pause()):
+                        if key.data is None:
+                            self._signalled(received())
+                        else:
+                            self._told(key.data, port, selector)
+                    self._restart(port, selector)
             finally:
                 port.close()  # so that it is gone with the last worker, and nobody waits in vain to be accepted
                 self._end()

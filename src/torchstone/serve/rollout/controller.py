@@ -151,7 +151,7 @@ class Controller:
         with self._engine.begin() as connection:
             found = record.running(connection)
             if self._shown is not None and (found is None or found.plan.id != self._shown.id):
-                self._by_hand(connection, self._shown)
+                self._ended_elsewhere(connection, self._shown)
             if found is None:
                 self._show(None, None)
                 return False
@@ -184,8 +184,9 @@ class Controller:
         self._shown = None
         return False
 
-    def _by_hand(self, connection: sa.Connection, plan: Plan) -> None:
-        """Tell how a rollout ended that somebody else has ended since the last look."""
+    def _ended_elsewhere(self, connection: sa.Connection, plan: Plan) -> None:
+        """Tell how a rollout ended that somebody else has ended since the last look: a person, a worker that could not
+        open its candidate, or another server's controller."""
         status = record.status_of(connection, plan.id)
         if self._ended is not None and status is not None and status != "running":
             self._ended(plan, status)
