@@ -23,7 +23,7 @@ from torchstone.core.values import Artifact, Finding
 from torchstone.data import findings
 from torchstone.data.cache import open_images
 from torchstone.data.preprocess import default_preprocess
-from torchstone.evaluate import predict
+from torchstone.evaluate import peaks, predict
 from torchstone.models import store, zoo
 from torchstone.models.deployable import Deployable
 from torchstone.stages.read import Data
@@ -366,13 +366,13 @@ def test_a_training_that_waits_for_its_images(sets: Sets, tmp_path: Path) -> Non
 
 
 def test_float32_where_the_processor_has_bf16(sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(peaks, "bf16_pays", lambda: True)
     monkeypatch.setattr(compute_bound, "WORTH", 0.01)  # however fast this machine is
     few = Chosen(sets["train"], np.arange(96))
     options: dict[str, Any] = {"precision": "f32", "epochs": 3, "augment": "none"}
     found = diagnosed(sets, tmp_path / "f32", lambda: zoo.build("resnet20", classes=10), train=few, **options)
     assert found["compute_bound"].severity == "info"
-    monkeypatch.setattr(machine, "cpu_flags", frozenset)
+    monkeypatch.setattr(peaks, "bf16_pays", lambda: False)
     assert "compute_bound" not in diagnosed(sets, tmp_path / "without", train=few, **options)
 
 
@@ -383,7 +383,7 @@ def test_float32_where_the_processor_has_bf16(sets: Sets, tmp_path: Path, monkey
 )  # fmt: skip
 def test_when_float32_is_worth_a_word(precision: Any, native: bool, waited: float, seconds: float, told: bool) -> None:
     history = [{"waited_share": waited, "seconds": seconds}] * 3
-    record = coach.Record(recipe=Recipe(precision=precision), classes=("a", "b"), history=history, native_bf16=native)
+    record = coach.Record(recipe=Recipe(precision=precision), classes=("a", "b"), history=history, bf16_pays=native)
     assert bool(compute_bound.ComputeBound().run(record)) == told
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torchstone.core import machine
@@ -18,6 +19,8 @@ SIZES = (256, 512)
 SECONDS = 0.15
 """Spent on each size at the least."""
 CALLS = 5
+WORTH = 0.75
+"""Of float32's products a second, below which BF16 is not chosen by itself."""
 LARGE, SMALL = 64 << 20, 128 << 10
 """Bytes of a copied array: beyond a share of the last cache, and within a core's own."""
 
@@ -65,6 +68,28 @@ def measure(threads: int) -> Peaks:
                 memory=_copies(LARGE, 4 * SECONDS),
                 cache=_copies(SMALL),
             )
+    finally:
+        torch.set_num_threads(before)
+
+
+@cache
+def bf16_pays() -> bool:
+    """Whether this processor multiplies BF16 itself, and not much slower than float32. Not all that have the
+    instructions gain by them: with AMX it is many times as fast, on a Xeon whose AMX is hidden from its virtual machine
+    0.56 times. A third of a second, once a process.
+
+    ``WORTH`` lies where no processor is known to: the answer has to be the same each time, since what was begun in one
+    arithmetic cannot go on in another."""
+    import torch
+
+    if not machine.native_bf16():
+        return False
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            products = _multiplications()
+            return _products(products["bf16"]) > WORTH * _products(products["f32"])
     finally:
         torch.set_num_threads(before)
 

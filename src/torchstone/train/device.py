@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from torchstone.core import machine
 from torchstone.core.errors import ConfigError
+from torchstone.evaluate import peaks
 from torchstone.train import distributed
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -36,13 +36,13 @@ def device() -> torch.device:
 
 
 def arithmetic(precision: str) -> tuple[str, str]:
-    """Device and precision. ``auto`` is BF16 where the processor multiplies it natively (there it is about twice as
-    fast), else float32."""
+    """Device and precision. ``auto`` is BF16 where that is no slower (``peaks.bf16_pays``; often it is twice as fast),
+    else float32."""
     where = device().type
     if precision != "auto":
         return where, precision
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if where == "cuda" else machine.native_bf16()
-    return where, "bf16" if native else "f32"
+    pays = torch.cuda.is_bf16_supported(including_emulation=False) if where == "cuda" else peaks.bf16_pays()
+    return where, "bf16" if pays else "f32"
 
 
 def autocast(precision: str) -> Any:

@@ -249,7 +249,7 @@ class Telemetry(Observer):
             late=late[np.isfinite(late)],
             suspects=self._suspects,
             broken=self.broken,
-            native_bf16=arithmetic("auto")[1] == "bf16",
+            bf16_pays=arithmetic("auto")[1] == "bf16",
         )
 
     def keep(self, directory: Path, best_epoch: int = 0) -> list[Finding]:

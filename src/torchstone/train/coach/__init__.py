@@ -100,8 +100,8 @@ class Record:
     suspects: Sequence[Suspect] = ()
     """The highest late losses, the highest first."""
     broken: Broken | None = None
-    native_bf16: bool = False
-    """Whether the processor multiplies BF16 itself."""
+    bf16_pays: bool = False
+    """Whether the processor multiplies BF16 itself, and is no slower with it."""
 
     @property
     def epochs(self) -> int:

@@ -24,7 +24,7 @@ class ComputeBound:
     def run(self, context: Record) -> list[Finding]:
         waited, seconds = context.curve("waited_share"), context.curve("seconds")
         known = waited[np.isfinite(waited)]
-        if context.recipe.precision != "f32" or not context.native_bf16 or not len(known):
+        if context.recipe.precision != "f32" or not context.bf16_pays or not len(known):
             return []
         if np.median(known) > WAITED or np.nansum(seconds) < WORTH:
             return []
