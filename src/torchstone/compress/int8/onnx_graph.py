@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from torchstone.compress.int8.shared import quiet
 from torchstone.core.values import Artifact
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
 
 def prepare(artifact: Artifact, path: Path) -> None:
@@ -19,28 +23,41 @@ def prepare(artifact: Artifact, path: Path) -> None:
         quant_pre_process(artifact.directory / "model.onnx", path, skip_symbolic_shape=True)
 
 
+MEANS = ("ReduceMean", "Reshape")
+"""What stands behind the logits where they are the mean over an image and its mirror image."""
+
+
 def free_logits(path: Path) -> None:
-    """Take the rounding of the model's output out of its file: of 256 steps, two classes often share one, and the
-    first would win."""
+    """Take the rounding of the model's output out of its file, and that of the logits which the output is the mean of:
+    of 256 steps, two classes often share one, and the first would win."""
     import onnx
 
     model = onnx.load(str(path))
     graph = model.graph
     made_by = {name: node for node in graph.node for name in node.output}
     for output in graph.output:
-        restored = made_by[output.name]
-        rounded = made_by.get(restored.input[0]) if restored.op_type == "DequantizeLinear" else None
-        if rounded is None or rounded.op_type != "QuantizeLinear":
-            continue
-        source = rounded.input[0]
-        graph.node.remove(restored)
-        graph.node.remove(rounded)
-        for node in graph.node:
-            for names in (node.input, node.output):
-                for place, name in enumerate(names):
-                    if name == source:
-                        names[place] = output.name
+        node = made_by.get(output.name)
+        while node is not None:
+            rounded = made_by.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+            if rounded is not None and rounded.op_type == "QuantizeLinear":
+                source = rounded.input[0]
+                graph.node.remove(node)
+                graph.node.remove(rounded)
+                _rename(graph, source, node.output[0])
+                node = made_by.get(source)
+            elif node.op_type in MEANS:
+                node = made_by.get(node.input[0])
+            else:
+                break
     onnx.save(model, str(path))
+
+
+def _rename(graph: GraphProto, name: str, to: str) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for place, found in enumerate(names):
+                if found == name:
+                    names[place] = to
 
 
 def hold(path: Path, layers: Collection[str]) -> None:

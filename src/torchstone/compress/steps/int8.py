@@ -30,7 +30,7 @@ class Int8(Step):
     asking anything but the calibration images: for a network whose labels are not at hand.
     """
 
-    version = 5
+    version = 6
     accepts = ("onnx", "openvino")
     targets = ("onnxruntime", "openvino")
     value_option = "images"
