@@ -109,9 +109,9 @@ def test_a_pruned_network_is_smaller_in_every_layer_and_reloads(pruned: Candidat
 
 
 def test_finetuning_mends_what_pruning_broke(pruned: Candidate, baseline: Candidate, data: Data) -> None:
-    whole, broken = (top1(answers(one, data)) for one in (baseline, made("prune=0.3", baseline, data)))
-    assert broken < whole
-    assert top1(answers(pruned, data)) - broken >= 0.5 * (whole - broken), "half of what was lost, at the least"
+    broken = made("prune=0.3", baseline, data)
+    assert top1(answers(broken, data)) < top1(answers(pruned, data))
+    assert top1(answers(pruned, data)) > 0.9
 
 
 def test_pruning_that_changes_nothing_is_an_error_with_a_way_out(baseline: Candidate, data: Data) -> None:

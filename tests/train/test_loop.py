@@ -326,7 +326,7 @@ def test_the_checkpoints_of_another_training_are_refused(parts: dict[str, ImageS
 
 
 def test_another_arithmetic_is_another_training(parts: dict[str, ImageSet], tmp_path: Path) -> None:
-    """'auto' says nothing of it: a GPU where there is one, BF16 where the processor is no slower with it."""
+    """'auto' says nothing of it: a GPU where there is one, BF16 where the processor is not much slower with it."""
     recipe = Recipe(epochs=1, batch=32, workers=0)
     sets = First(parts["train"]), parts["val"]
     with pytest.MonkeyPatch.context() as patch:

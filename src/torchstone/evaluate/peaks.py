@@ -76,7 +76,7 @@ def measure(threads: int) -> Peaks:
 def bf16_pays() -> bool:
     """Whether this processor multiplies BF16 itself, and not much slower than float32. Not all that have the
     instructions gain by them: with AMX it is many times as fast, on a Xeon whose AMX is hidden from its virtual machine
-    0.56 times. A third of a second, once a process.
+    0.53 times. 0.6 s, once a process.
 
     ``WORTH`` lies where no processor is known to: the answer has to be the same each time, since what was begun in one
     arithmetic cannot go on in another."""

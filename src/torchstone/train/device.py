@@ -36,7 +36,7 @@ def device() -> torch.device:
 
 
 def arithmetic(precision: str) -> tuple[str, str]:
-    """Device and precision. ``auto`` is BF16 where that is no slower (``peaks.bf16_pays``; often it is twice as fast),
+    """Device and precision. ``auto`` is BF16 where that is not much slower (``peaks.bf16_pays``: often twice as fast),
     else float32."""
     where = device().type
     if precision != "auto":

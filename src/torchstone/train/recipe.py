@@ -95,7 +95,7 @@ class Recipe(Value):
     full_size: float = Field(default=0.7, gt=0, le=1, description="share after which images have their full side")
 
     precision: Literal["auto", "f32", "bf16", "f16"] = Field(
-        default="auto", description="auto, f32, bf16 or f16; auto: BF16 where the processor is no slower with it"
+        default="auto", description="auto, f32, bf16 or f16; auto: BF16 where its products are not much slower"
     )
     metric: Metric = Field(
         default="top1", description="top1, loss, macro_f1 or balanced_accuracy: on val, by which the best epoch is kept"

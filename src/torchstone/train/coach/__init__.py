@@ -101,7 +101,7 @@ class Record:
     """The highest late losses, the highest first."""
     broken: Broken | None = None
     bf16_pays: bool = False
-    """Whether the processor multiplies BF16 itself, and is no slower with it."""
+    """Whether the processor multiplies BF16 itself, and is not much slower with it."""
 
     @property
     def epochs(self) -> int:
