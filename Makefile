@@ -18,7 +18,7 @@ endif
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-all check bench clean
+.PHONY: help demo test test-all check deploy bench clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -28,14 +28,14 @@ demo: $(VENV)/.runtime
 
 ## make test       all tests that take seconds
 test: $(VENV)/.dev
-	@.ci/postgresql
-	@.ci/redis
+	@.ci/have initdb postgresql
+	@.ci/have redis-server redis-server
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow" $(PYTEST_ARGS)
 
 ## make test-all   the slow ones, too
 test-all: $(VENV)/.dev
-	@.ci/postgresql
-	@.ci/redis
+	@.ci/have initdb postgresql
+	@.ci/have redis-server redis-server
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 ## make check      format, lint, types, layers
@@ -44,6 +44,12 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+## make deploy     the lock files are current, licences may be shipped, the Containerfile is clean
+deploy: $(VENV)/.dev
+	$(BIN)/python deploy/lock.py --check
+	$(BIN)/python deploy/licences.py
+	$(BIN)/hadolint deploy/Containerfile
 
 ## make bench      the measurements in benchmarks/ that need no images of yours, one after the other
 bench: $(VENV)/.dev

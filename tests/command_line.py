@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import shlex
 import subprocess
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from torchstone import cli
 from torchstone.cli import app
 
 SMALL = (
@@ -34,3 +38,18 @@ def started(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Compl
     """The command line as a user types it, in a process of its own."""
     command = [sys.executable, "-m", "torchstone", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+
+
+def parsed(command: str) -> tuple[str, dict[str, Any]]:
+    """The verb and its arguments as the command line takes them; nothing is run."""
+    program, *arguments = shlex.split(command)
+    assert program == "torchstone"
+    group: Any = typer.main.get_command(cli.app)
+    context = group.context_class(group, info_name=program)
+    words = []
+    while hasattr(group, "resolve_command"):
+        name, group, arguments = group.resolve_command(context, arguments)
+        words.append(name)
+        if not hasattr(group, "resolve_command"):
+            context = group.make_context(name, arguments, parent=context)
+    return " ".join(words), context.params

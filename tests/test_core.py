@@ -259,7 +259,7 @@ def test_usable_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: 
 
 
 def test_the_environment_is_one_that_json_holds() -> None:
-    environment = machine.environment()
+    environment = machine.summary()
     assert json.loads(json.dumps(environment)) == environment
     assert environment["packages"]["numpy"]
     assert environment["cores"] >= 1
@@ -324,6 +324,19 @@ def test_the_answer_and_the_talk_go_to_different_places(capsys: pytest.CaptureFi
     finally:
         console.be_quiet(False)
     assert capsys.readouterr().err == ""
+
+
+def test_what_was_said_is_kept_in_a_file_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(console.LOG, str(tmp_path / "said.log"))
+    console.say("training [1/3]")
+    console.say("done")
+    first, second = (tmp_path / "said.log").read_text().splitlines()
+    assert first.endswith(" training [1/3]")
+    assert second.endswith(" done")
+    monkeypatch.setenv(console.LOG, str(tmp_path / "nowhere" / "said.log"))
+    console.say("work goes on where it cannot be written")
 
 
 def test_long_work_leaves_lines_in_a_log(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
-from torchstone import cli
+from command_line import parsed
 from torchstone.stages import versions
 
 ROOT = Path(__file__).parent.parent
@@ -31,21 +30,6 @@ def filled(text: str) -> str:
         return str(found)
 
     return re.sub(r"\$\{([\w.-]+)\}", value, text)
-
-
-def parsed(command: str) -> tuple[str, dict[str, Any]]:
-    """The verb and its arguments as the command line takes them; nothing is run."""
-    program, *arguments = shlex.split(command)
-    assert program == "torchstone"
-    group: Any = typer.main.get_command(cli.app)
-    context = group.context_class(group, info_name=program)
-    words = []
-    while hasattr(group, "resolve_command"):
-        name, group, arguments = group.resolve_command(context, arguments)
-        words.append(name)
-        if not hasattr(group, "resolve_command"):
-            context = group.make_context(name, arguments, parent=context)
-    return " ".join(words), context.params
 
 
 def outputs(stage: dict[str, Any]) -> list[str]:
@@ -79,11 +63,11 @@ def test_run_and_split_are_told_the_same_fractions() -> None:
     assert by_stage["split"]["seed"] == by_stage["run"]["seed"]
 
 
-@pytest.mark.parametrize("name", ["slurm.sh", "kubernetes.yaml"])
+@pytest.mark.parametrize("name", ["examples/launch/slurm.sh", "deploy/kubernetes/train.yaml"])
 def test_the_launch_files_start_a_training_that_the_command_line_knows(name: str) -> None:
-    text = (ROOT / "examples/launch" / name).read_text()
-    if name == "slurm.sh":
-        assert subprocess.run(["bash", "-n", ROOT / "examples/launch" / name], check=False).returncode == 0
+    text = (ROOT / name).read_text()
+    if name.endswith(".sh"):
+        assert subprocess.run(["bash", "-n", ROOT / name], check=False).returncode == 0
         words = shlex.split(text[text.index("srun") :].replace("\\\n", " "))
         words = words[words.index("torchrun") : words.index("&")]
         words[words.index("$@")] = "flowers"

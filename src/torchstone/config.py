@@ -105,7 +105,7 @@ class Settings(Value):
     time_limit: Annotated[str, AfterValidator(_duration)] | None = Field(
         default=None,
         description="time for the ladder, such as 20m or 1h: with more of it, it tries more; by default what is cheap "
-        "and one chain that trains",
+        "and trainings of a few epochs",
     )
     threads: int = Field(default=1, ge=1, description="threads of each candidate while it is timed")
     quartets: int = Field(default=16, ge=16, description="paired measurements of each comparison")

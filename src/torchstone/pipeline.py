@@ -50,8 +50,8 @@ def foresee(settings: Settings) -> tuple[list[Foreseen], list[str]]:
     if settings.chain:
         plans, when = compress.plan_all(settings.chain), []
     else:
-        crop = baseline.preprocess.crop if baseline else train.crop_of(settings)
-        rungs = ladder.rungs(settings, crop)
+        network = (baseline.architecture, baseline.preprocess.crop) if baseline else train.network_of(settings)
+        rungs = ladder.rungs(settings, *network)
         plans, when = compress.plan_all([rung.chain for rung in rungs]), [ladder.WHEN[rung.kind] for rung in rungs]
     return Foresight(baseline, run, settings.seed).of(plans), when
 

@@ -9,56 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faked import examine, mapped, only
 
 from torchstone.core import registry
-from torchstone.core.values import Finding
 from torchstone.doctor import Machine, Package, TorchBuild, doctor
-
-
-@pytest.fixture
-def sound(tmp_path: Path) -> Machine:
-    """A machine with nothing wrong, whatever this one is like."""
-    proc = tmp_path / "proc"
-    (proc / "self").mkdir(parents=True)
-    (proc / "meminfo").write_text("MemTotal: 16777216 kB\nMemFree: 1 kB\nMemAvailable: 8388608 kB\n")
-    (proc / "self/maps").write_text(_maps("/site/torch/lib/libgomp.so.1"))
-    (tmp_path / "cgroup").mkdir()
-
-    def no_such_program(*arguments: str) -> str:
-        raise FileNotFoundError(arguments[0])
-
-    return Machine(
-        runs=tmp_path / "runs",
-        temporary=tmp_path,
-        proc=proc,
-        cgroup=tmp_path / "cgroup",
-        environ={},
-        python=(3, 12, 1),
-        virtual=True,
-        cpu="A Processor",
-        flags=frozenset({"avx512_vnni", "avx512_bf16"}),
-        host_cores=1,
-        affinity=1,
-        packages=(Package("torchstone", "0.1.0", ("numpy>=2.0",)), Package("numpy", "2.1.0", ())),
-        importable=lambda _: False,
-        command=no_such_program,
-        free_bytes=lambda _: 10**11,
-        torch_build=lambda: None,
-    )
-
-
-def examine(check: str, machine: Machine, **changes: Any) -> list[Finding]:
-    return registry.machine_checks.get(check).run(dataclasses.replace(machine, **changes))
-
-
-def only(findings: list[Finding], severity: str) -> Finding:
-    found = [finding for finding in findings if finding.severity == severity]
-    assert len(found) == 1, findings
-    return found[0]
-
-
-def _maps(*libraries: str) -> str:
-    return "".join(f"7f00-7f01 r-xp 00000000 08:01 12345    {library}\n" for library in libraries)
 
 
 def test_this_machine_is_examined_by_every_check_and_opens_every_runtime() -> None:
@@ -299,14 +253,14 @@ def test_no_gpu_is_no_fault_but_the_unused_gigabytes_are_told(sound: Machine) ->
 
 
 def test_openmp_of_two_makers(sound: Machine) -> None:
-    (sound.proc / "self/maps").write_text(_maps("/site/torch/lib/libgomp.so.1", "/conda/lib/libiomp5.so"))
+    (sound.proc / "self/maps").write_text(mapped("/site/torch/lib/libgomp.so.1", "/conda/lib/libiomp5.so"))
     finding = only(examine("openmp", sound), "warning")
     assert finding.evidence["vendors"] == ["GNU libgomp", "Intel libiomp5"]
 
 
 def test_openmp_of_one_maker_twice_is_told_only(sound: Machine) -> None:
     (sound.proc / "self/maps").write_text(
-        _maps("/site/torch/lib/libgomp.so.1", "/site/sk.libs/libgomp-e9.so.1.0.0", "/lib/libcompact.so")
+        mapped("/site/torch/lib/libgomp.so.1", "/site/sk.libs/libgomp-e9.so.1.0.0", "/lib/libcompact.so")
     )
     assert "2 copies" in only(examine("openmp", sound), "info").message
 

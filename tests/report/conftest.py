@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from torchstone.core import files, machine, registry, seeding, tables
+from torchstone.core import environment, files, registry, seeding, tables
 from torchstone.core.run import Run
 from torchstone.core.values import (
     Artifact,
@@ -149,7 +149,7 @@ class Builder:
                 if part == "val" or self.tested(recipe) or recipe is self.recipes[0]:
                     self.predictions(candidate, recipe, part, split)
             self.timings(candidate, candidates[0], recipe)
-        files.write_json(self.run.environment, machine.environment())
+        environment.here().save(self.run.environment)
         self.verdict(candidates, split).save(self.run.verdict)
         return self.run
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from live import Live, serving
 
+from daemons import Postgres, Redis, a_postgres, a_redis
 from torchstone.core.contracts import ImageSet
 from torchstone.core.values import Artifact, Candidate
 from torchstone.export import bundle
@@ -42,3 +43,15 @@ def server(digits: Path) -> Iterator[Live]:
     """One server for the tests that leave it as it is."""
     with serving(digits) as live:
         yield live
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    with a_redis(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    with a_postgres() as made:
+        yield made

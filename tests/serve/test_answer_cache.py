@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from live import Live, Load, serving, wait_for
 
+from daemons import Redis
 from torchstone.core.errors import ConfigError
 from torchstone.serve.cache import open_cache
 from torchstone.serve.cache.memory import OVERHEAD, MemoryCache
@@ -84,54 +81,6 @@ def test_the_same_image_is_computed_once(server: Live, pictures: list[bytes]) ->
     assert not cached(server, pictures[-2])
 
 
-class Redis:
-    """A Redis server of our own, which can be killed, stopped and started again."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        options = {"--port": str(self.port), "--bind": "127.0.0.1", "--save": "", "--dir": str(self.home)}
-        flat = [text for pair in options.items() for text in pair]
-        self._process = subprocess.Popen(["redis-server", *flat], stdout=subprocess.DEVNULL)
-        assert wait_for(self._answers)
-
-    def signal(self, number: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-        if number == signal.SIGKILL:
-            self._process.wait()
-
-    def close(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
-        except OSError:
-            return False
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("no Redis server is installed here")
-    pytest.importorskip("redis")
-    made = Redis(tmp_path)
-    made.start()
-    yield made
-    made.close()
-
-
 def counted(live: Live, name: str) -> float:
     """One number of ``/metrics``."""
     text = live.ask("/metrics").content.decode()
@@ -145,11 +94,11 @@ def test_redis_killed_and_started_again_under_load(redis: Redis, digits: Path, p
         Load(live, pictures, clients=4) as load,
     ):
         assert wait_for(lambda: counted(live, "torchstone_cache_hits_total") > 50)
-        redis.signal(signal.SIGKILL)
+        redis.send(signal.SIGKILL)
         before = len(load.statuses)
         assert wait_for(lambda: len(load.statuses) > before + 100)
         assert wait_for(lambda: counted(live, "torchstone_cache_errors_total") > 0)  # carried over once a second
-        redis.start()
+        redis.begin()
         assert wait_for(lambda: live.said("the cache is back"))
         hits = counted(live, "torchstone_cache_hits_total")
         assert wait_for(lambda: counted(live, "torchstone_cache_hits_total") > hits + 50)
@@ -169,7 +118,7 @@ def test_a_redis_that_hangs_holds_nobody_up(redis: Redis) -> None:
             await cache.put(key(1), b"an answer")
             await asyncio.sleep(0.01)
         assert await cache.get(key(1)) == b"an answer"
-        redis.signal(signal.SIGSTOP)
+        redis.send(signal.SIGSTOP)
         try:
             together = await asyncio.gather(*(cache.get(key(1)) for _ in range(400)))
             assert together == [None] * 400
@@ -180,7 +129,7 @@ def test_a_redis_that_hangs_holds_nobody_up(redis: Redis) -> None:
                 await cache.put(key(2), b"another")
             assert cache.errors <= errors + 1
         finally:
-            redis.signal(signal.SIGCONT)
+            redis.send(signal.SIGCONT)
         while await cache.get(key(1)) is None and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         assert await cache.get(key(1)) == b"an answer"

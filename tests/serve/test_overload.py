@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from live import Live, Load, serving, wait_for
-from test_prediction_log import Postgres, postgres  # noqa: F401 - a fixture
 
+from daemons import Postgres
 from torchstone.serve import load as loads
 from torchstone.serve.app import Application
 from torchstone.serve.deployment import Deployment
@@ -111,7 +111,7 @@ def test_no_refused_request_waits_for_a_collection_of_garbage(digits: Path, pict
 
 @pytest.mark.slow
 def test_postgresql_killed_and_started_again_under_requests(
-    postgres: Postgres,  # noqa: F811
+    postgres: Postgres,
     digits: Path,
     pictures: list[bytes],
     tmp_path: Path,
@@ -129,7 +129,7 @@ def test_postgresql_killed_and_started_again_under_requests(
             postgres.kill()
             before = len(load.statuses)
             assert wait_for(lambda: len(load.statuses) > before + 200)
-            postgres.start()
+            postgres.begin()
             written_before = counted(live, written)
             assert wait_for(lambda: counted(live, written) > written_before + 300)
         assert load.failures == []

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
 import sqlite3
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from daemons import Postgres, eventually
 from torchstone.core.errors import ConfigError, StorageError
 from torchstone.serve.store import tables
 from torchstone.serve.store import writer as writer_module
@@ -38,15 +33,6 @@ def rows(url: str, table: sa.Table = tables.predictions) -> int:
         found = connection.scalar(sa.select(sa.func.count()).select_from(table))
     engine.dispose()
     return found or 0
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.fixture
@@ -188,53 +174,6 @@ def test_addresses_that_keep_nothing_are_refused() -> None:
         tables.create(tables.engine("postgresql://nobody@127.0.0.1:1/nothing"))
 
 
-class Postgres:
-    """A PostgreSQL server of our own, which can be killed and started again."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"postgresql://log@127.0.0.1:{self.port}/postgres"
-        self._run("initdb", "-D", str(home / "data"), "-U", "log", "-A", "trust", "--no-sync")
-
-    def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.home} -c fsync=off"
-        self._run("pg_ctl", "-D", str(self.home / "data"), "-w", "-l", str(self.home / "log"), "-o", options, "start")
-
-    def kill(self) -> None:
-        """As a power cut does: by its process id, without a chance to say anything."""
-        process = int((self.home / "data" / "postmaster.pid").read_text().split()[0])
-        os.kill(process, signal.SIGKILL)
-        assert eventually(lambda: not Path(f"/proc/{process}").exists())
-
-    def stop(self) -> None:
-        if (self.home / "data" / "postmaster.pid").exists():
-            self._run("pg_ctl", "-D", str(self.home / "data"), "-m", "immediate", "stop", check=False)
-
-    def _run(self, *command: str, check: bool = True) -> None:
-        """As another user where we are root, which PostgreSQL refuses to be."""
-        if os.getuid() == 0:
-            shutil.chown(self.home, "nobody")
-            command = ("setpriv", "--reuid=nobody", "--clear-groups", *command)
-        subprocess.run(command, cwd=self.home, check=check, stdout=subprocess.DEVNULL, timeout=60)
-
-
-@pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
-        pytest.skip("no PostgreSQL server is installed here")
-    pytest.importorskip("psycopg")
-    home = Path("/tmp") / f"torchstone-{os.getpid()}-{time.time_ns()}"  # a directory that 'nobody' may reach
-    home.mkdir(mode=0o755)
-    made = Postgres(home)
-    made.start()
-    yield made
-    made.stop()
-    shutil.rmtree(home, ignore_errors=True)
-
-
 def test_postgresql_killed_and_started_again_under_load(postgres: Postgres) -> None:
     """Nobody who logs waits; what finds no room is counted; the writer goes on by itself, and no row is there twice."""
     writer = Writer(postgres.url, limit=2_000)
@@ -256,7 +195,7 @@ def test_postgresql_killed_and_started_again_under_load(postgres: Postgres) -> N
         postgres.kill()
         assert eventually(lambda: writer.lost > 100)
         before = writer.written
-        postgres.start()
+        postgres.begin()
         assert eventually(lambda: writer.written > before + 500)
     finally:
         stop.set()

@@ -45,6 +45,7 @@ def test_threads_are_shared_between_workers(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_bundle_is_called_like_its_run() -> None:
+    assert [*named_places(("/bundle",))] == ["bundle"], "a container's"
     places = named_places(("runs/flowers/bundle", "models/cats", "best=elsewhere/bundle"))
     assert places == {
         "flowers": Path("runs/flowers/bundle"), "cats": Path("models/cats"), "best": Path("elsewhere/bundle"),

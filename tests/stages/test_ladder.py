@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from torchstone.compress.foresight import Foresight
 from torchstone.config import Settings
 from torchstone.config import settings as settings_of
 from torchstone.core import files
@@ -28,20 +29,63 @@ def climbed(settings: Settings, data: Data, baseline: Candidate) -> tuple[list[s
 
 
 def test_it_goes_from_what_costs_nothing_to_what_trains(settings: Settings) -> None:
-    kinds = [rung.kind for rung in ladder.rungs(settings, 32)]
-    order = ("free", "calibrated", "rescue", "trained")
+    kinds = [rung.kind for rung in ladder.rungs(settings, "timm:seresnet50", 224)]
+    order = ("free", "calibrated", "rescue", "trained", "fresh")
     assert kinds == sorted(kinds, key=order.index)
     assert set(kinds) == set(order)
 
 
 def test_more_is_tried_where_time_or_a_wish_says_so(settings: Settings) -> None:
-    def trained(**changes: object) -> list[str]:
-        return [rung.chain for rung in ladder.rungs(settings.model_copy(update=changes), 224) if rung.kind == "trained"]
+    def trained(crop: int = 224, **changes: object) -> list[str]:
+        rungs = ladder.rungs(settings.model_copy(update=changes), "lenet5", crop)
+        return [rung.chain for rung in rungs if rung.kind == "trained"]
 
-    assert trained() == ["prune=0.3+finetune=2+int8@openvino"]
+    always = ["prune=0.3+finetune=2+int8@openvino", "resolution=160:epochs=2+int8@openvino"]
+    assert trained() == always
     longer = trained(time_limit="20m")
-    assert longer[1:] == ["resolution=160:epochs=2+int8@openvino", "prune=0.5+finetune=2+int8@openvino"]
+    assert longer == [*always, "prune=0.5+finetune=2+int8@openvino"]
     assert trained(max_latency_ms=3.0) == longer
+    assert trained(crop=32) == always[:1], "of 32 pixels none can be spared"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "student"),
+    [
+        ("timm:resnet50", "student=resnet18"),  # resnet34 multiplies nine tenths as much
+        ("timm:tf_efficientnet_lite2", "student=tf_efficientnet_lite0"),  # less than half
+        ("timm:tf_efficientnet_lite1", "student=tf_efficientnet_lite0"),  # two thirds, and there is none smaller
+        ("timm:mobilenetv3_small_100", None),
+        ("torchvision:regnet_y_400mf", None),
+    ],
+)
+def test_every_ladder_holds_a_smaller_network_of_the_family(
+    architecture: str, student: str | None, settings: Settings
+) -> None:
+    fresh = [rung.chain for rung in ladder.rungs(settings, architecture, 224) if rung.kind == "fresh"]
+    assert fresh == ([f"{student}+int8@openvino"] if student else [])
+
+
+@pytest.mark.parametrize(
+    ("limit", "epoch", "said"),
+    [
+        (None, 60.0, "about 30 minutes: with --for"),
+        ("2h", None, "nobody knows how long"),
+        ("30m", 60.0, "30 minutes, and 30 are left"),
+        ("2h", 60.0, None),
+    ],
+)
+def test_another_network_is_trained_only_in_a_time_that_was_given(
+    limit: str | None, epoch: float | None, said: str | None,
+    settings: Settings, data: Data, baseline: Candidate, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A smaller network needs at most the baseline's time of an epoch: 30 epochs here, with no teacher's answers."""
+    climb = ladder._Climb(settings.model_copy(update={"time_limit": limit}), data, baseline, spent=0.0)
+    monkeypatch.setattr(Foresight, "epoch", epoch)
+    monkeypatch.setattr(climb, "_screened", lambda *_: [])
+    monkeypatch.setattr(climb, "build", lambda _: [baseline])
+    why_not = climb.skip(ladder.Rung(chain="student=lenet5:alone=true+int8@openvino", kind="fresh"))
+    assert (why_not is None) is (said is None)
+    assert (said or "") in (why_not or "")
 
 
 def test_what_was_decided_stays_decided(

@@ -101,13 +101,14 @@ def _outcome(row: CandidateVerdict | EvidenceRow, winner: str | None) -> str:
     return f"[{colour}]{row.outcome}{chosen}{more}[/{colour}]"
 
 
-def _code(found: Sequence[Finding]) -> int:
-    return 1 if any(finding.severity == "error" for finding in found) else 0
+def _code(found: Sequence[Finding], *, strict: bool = False) -> int:
+    grave = ("error", "warning") if strict else ("error",)
+    return 1 if any(finding.severity in grave for finding in found) else 0
 
 
-def findings(found: Sequence[Finding], json: bool) -> int:
-    """What was noticed, the worst first; 1 when any of it is an error."""
-    code = _code(found)
+def findings(found: Sequence[Finding], json: bool, *, strict: bool = False) -> int:
+    """What was noticed, the worst first; 1 when any of it is an error, with ``strict`` or a warning."""
+    code = _code(found, strict=strict)
     if json:
         print_json({"findings": [finding.model_dump(mode="json") for finding in found], "exit_code": code})
         return code

@@ -71,7 +71,7 @@ def key_of(planned: PlannedStep, parent: Artifact, origin: Artifact, seed: int) 
             "split": parent.split_fingerprint,
             "seed": seed,
             **step.ingredients(planned.config, origin),
-            "cpu": machine.environment()["cpu_features"],
+            "cpu": machine.summary()["cpu_features"],
         },
         tuple(sorted(packages)),
     )

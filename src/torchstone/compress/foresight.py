@@ -122,9 +122,9 @@ class Foresight:
         same = [one.seconds for one in alike if one.made_by.config == planned.config.model_dump(mode="json")]
         if took := [seconds for seconds in same if seconds is not None]:
             return Expected(seconds=median(took), basis="the same step in this run")
-        if needs.epochs and self._epoch is not None:
-            seconds = needs.epochs * self._epoch
-            basis = f"the baseline's epochs, {self._epoch:.3g} s each"
+        if needs.epochs and self.epoch is not None:
+            seconds = needs.epochs * self.epoch
+            basis = f"the baseline's epochs, {self.epoch:.3g} s each"
             return Expected(seconds=seconds, basis=basis, at_least=needs.answers > 0)
         if not needs.epochs and not needs.own_epochs:
             others = [one.seconds for one in alike if one.seconds is not None]
@@ -133,7 +133,7 @@ class Foresight:
         return Expected(seconds=None, basis="nothing in this run")
 
     @cached_property
-    def _epoch(self) -> float | None:
+    def epoch(self) -> float | None:
         """Seconds of an epoch of the baseline; None where it has not been trained here by steps."""
         seconds = list(_epochs_of(self._origin)) if self._origin is not None else []
         return median(seconds) if seconds else None

@@ -67,7 +67,7 @@ def build(place: Path, make: Callable[[Path], Artifact], *, resume: bool = False
         artifact = make(directory)
         seconds = None if earlier is None else earlier + time.monotonic() - started
         (directory / CLOCK).unlink(missing_ok=True)
-        made = artifact.model_copy(update={"environment": machine.environment(), "seconds": seconds})
+        made = artifact.model_copy(update={"environment": machine.summary(), "seconds": seconds})
         made.save(directory / "artifact.json")
     files.remove(place / CHECKPOINTS)
     return load_artifact(place)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 ItemT = TypeVar("ItemT")
@@ -11,6 +14,8 @@ _quiet = False
 
 LOG_SECONDS = 30.0
 """From one line to the next, where progress goes to a log."""
+LOG = "TORCHSTONE_LOG"
+"""Variable that names a file to which all lines are added, besides: of a container, what it said outlives it there."""
 
 
 def be_quiet(quiet: bool = True) -> None:
@@ -29,6 +34,9 @@ def stderr() -> Any:
 def say(message: str) -> None:
     """A line about what is being done or was decided."""
     stderr().print(message, soft_wrap=True, markup=False)
+    if path := os.environ.get(LOG):
+        with contextlib.suppress(OSError), Path(path).open("a") as log:  # no reason to stop working
+            log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {message}\n")
 
 
 def track(items: Iterable[ItemT], description: str, total: int | None = None, *, done: int = 0) -> Iterator[ItemT]:

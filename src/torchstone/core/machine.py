@@ -95,6 +95,20 @@ def memory_limits(cgroup: Path = Path("/sys/fs/cgroup")) -> tuple[int | None, in
     return None, None
 
 
+def memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> tuple[int, int, bool] | None:
+    """Bytes in all, bytes available now, and whether a cgroup grants less than the host has; None where the system does
+    not say."""
+    try:
+        rows = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines() if ":" in line)
+        total, available = (int(rows[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError, ValueError):
+        return None
+    limit, left = memory_limits(cgroup)
+    if limit is None or left is None or limit >= total:
+        return total, available, False
+    return limit, min(available, left), True
+
+
 def versions() -> dict[str, str]:
     """Installed versions of the packages that can change a number; nothing is imported."""
     found = {}
@@ -106,8 +120,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def environment() -> dict[str, Any]:
-    """What a result's numbers depend on besides the data and the code's arguments."""
+def summary() -> dict[str, Any]:
+    """What an artifact says of the machine that made it. All of it: ``core.environment``."""
     wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "asimddp")
     return {
         "python": platform.python_version(),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -18,6 +19,8 @@ from torchstone.core.errors import MissingPackageError
 from torchstone.core.values import Finding
 
 ORDER = ("error", "warning", "info")
+CONVOLUTION = 0.01
+"""By which a GPU's convolution may differ from the processor's: TF32 has ten bits."""
 
 
 class Package(NamedTuple):
@@ -92,6 +95,55 @@ def torch_build() -> TorchBuild | None:
     )
 
 
+def convolve(device: int) -> str | None:
+    """A convolution on a GPU, compared with the processor's: what is wrong with it, or None."""
+    import torch
+
+    try:
+        torch.manual_seed(0)
+        layer, x = torch.nn.Conv2d(3, 8, 3), torch.randn(1, 3, 16, 16)
+        with torch.inference_mode():
+            expected = layer(x)
+            found = layer.to(f"cuda:{device}")(x.to(f"cuda:{device}")).cpu()
+    except RuntimeError as error:  # what CUDA's errors are in torch
+        return str(error).splitlines()[0]
+    worst = float((found - expected).abs().max())
+    return None if worst < CONVOLUTION else f"it computes wrong, by {worst:.2g}"
+
+
+def clock_step() -> float:
+    """Seconds of the smallest step that the clock of our timings was seen to make."""
+    steps = []
+    for _ in range(50):
+        begin = now = time.perf_counter()
+        while now == begin:
+            now = time.perf_counter()
+        steps.append(now - begin)
+    return min(steps)
+
+
+def spin() -> list[float]:
+    """Seconds of each of 200 equal pieces of work of about a millisecond."""
+    took = []
+    for _ in range(200):
+        begin = time.perf_counter()
+        sum(range(40_000))
+        took.append(time.perf_counter() - begin)
+    return took
+
+
+def write_speed(place: Path) -> float:
+    """Bytes a second of a file of 32 MiB that is forced to the disk. Raises an OSError."""
+    block = os.urandom(2**20)  # what a disk that compresses cannot make small
+    with tempfile.NamedTemporaryFile(dir=place, prefix=".torchstone-") as file:
+        begin = time.perf_counter()
+        for _ in range(32):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return 32 * len(block) / (time.perf_counter() - begin)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """What the checks look at: by default this machine. Any field can be replaced, so that every check is tested on a
@@ -100,6 +152,7 @@ class Machine:
     runs: Path = Path("runs")
     temporary: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     proc: Path = Path("/proc")
+    system: Path = Path("/sys")
     cgroup: Path = Path("/sys/fs/cgroup")
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     python: tuple[int, int, int] = sys.version_info[:3]
@@ -115,6 +168,10 @@ class Machine:
     command: Callable[..., str] = command
     free_bytes: Callable[[Path], int] = free_bytes
     torch_build: Callable[[], TorchBuild | None] = torch_build
+    convolve: Callable[[int], str | None] = convolve
+    clock_step: Callable[[], float] = clock_step
+    spin: Callable[[], list[float]] = spin
+    write_speed: Callable[[Path], float] = write_speed
 
     @property
     def usable_cores(self) -> int:

@@ -1,4 +1,4 @@
-"""Is there room where runs go, and may files be written there?"""
+"""Is there room where runs go, may files be written there, and how fast?"""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ NEEDED, COMFORTABLE = 0.5, 5.0
 """GB. The demo leaves 0.01; a decoded photograph takes 0.2 MB (256 × 256 × 3), a checkpoint with AdamW's state three
 times the model, and each candidate is a model, too."""
 BLOCK = bytes(2**20)
+SLOW = 50.0
+"""MB a second below which checkpoints and the cache of decoded images hold the training up: a disk that turns does
+100, a network's share often less than 20."""
 
 
 class Disk:
@@ -33,6 +36,7 @@ class Disk:
         try:
             _write(place)
             free = context.free_bytes(place) / GB
+            speed = context.write_speed(place) / 1e6 if free >= COMFORTABLE else None
         except OSError as error:
             return Finding(
                 check="disk",
@@ -42,10 +46,21 @@ class Disk:
                 hint=elsewhere,
                 evidence={"place": str(place), "errno": error.errno},
             )
-        message = f"{free:.1f} GB free for {purpose} in '{place}', and a written file was read back"
         evidence = {"place": str(place), "free_gb": round(free, 2)}
-        if free >= COMFORTABLE:
-            return Finding(check="disk", severity="info", message=message, evidence=evidence)
+        if speed is not None:
+            evidence["mb_a_second"] = round(speed)
+            message = (
+                f"{free:.1f} GB free for {purpose} in '{place}', and files are written at {speed:,.0f} MB a second"
+            )
+            if speed >= SLOW:
+                return Finding(check="disk", severity="info", message=message, evidence=evidence)
+            return Finding(
+                check="disk",
+                severity="warning",
+                message=f"{message}: that holds up what writes checkpoints and decoded images",
+                hint=f"a disk of this machine's own: {elsewhere}",
+                evidence=evidence,
+            )
         return Finding(
             check="disk",
             severity="error" if free < NEEDED else "warning",

@@ -77,10 +77,23 @@ def _compare(context: Machine, build: TorchBuild | None, driver: str, limit: str
             f"{', '.join(build.architectures)}): the first convolution will fail",
             "pip install --upgrade torch torchvision",
         )
+    return _tried(context, build, driver)
+
+
+def _tried(context: Machine, build: TorchBuild, driver: str) -> Finding:
+    """By all that can be asked torch will use them: does a convolution come out right on each?"""
+    broken = [f"{name}: {why}" for number, (name, _) in enumerate(build.devices) if (why := context.convolve(number))]
+    count = len(build.devices)
+    if broken:
+        return _finding(
+            "error",
+            f"{driver}. torch {build.version} sees {count} of them, and a convolution fails ({'; '.join(broken)})",
+            "nvidia-smi: is its memory taken, are there errors? Then sudo reboot, or CUDA_VISIBLE_DEVICES without it",
+        )
     cudnn = f", cuDNN {build.cudnn}" if build.cudnn else ", no cuDNN"
     return _finding(
         "info" if build.cudnn else "warning",
-        f"{driver}. torch {build.version} (CUDA {build.cuda}{cudnn}) uses {len(build.devices)} of them",
+        f"{driver}. torch {build.version} (CUDA {build.cuda}{cudnn}) uses {count} of them, and convolves right",
         None if build.cudnn else "pip install --force-reinstall torch torchvision",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 from torchstone.core import machine
@@ -20,14 +19,10 @@ class Memory:
     requires: ClassVar[tuple[str, ...]] = ()
 
     def run(self, context: Machine) -> list[Finding]:
-        host = _host(context.proc / "meminfo")
-        if host is None:
+        found = machine.memory(context.proc, context.cgroup)
+        if found is None:
             return [Finding(check="memory", severity="info", message="this system does not say how much memory it has")]
-        total, available = host
-        limit, room = machine.memory_limits(context.cgroup)
-        limited = limit is not None and limit < total
-        if limit is not None and room is not None and limited:
-            total, available = limit, min(available, room)
+        total, available, limited = found
         whose = "the cgroup's limit" if limited else "the host's"
         message = f"{available / GIB:.1f} GiB available of {total / GIB:.1f} GiB ({whose})"
         evidence = {"available_gib": round(available / GIB, 2), "total_gib": round(total / GIB, 2), "cgroup": limited}
@@ -42,12 +37,3 @@ class Memory:
                 evidence=evidence,
             )
         ]
-
-
-def _host(meminfo: Path) -> tuple[int, int] | None:
-    """Bytes in all and bytes available, of Linux's /proc/meminfo."""
-    try:
-        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        return int(rows["MemTotal"].split()[0]) * 1024, int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None

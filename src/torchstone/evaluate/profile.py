@@ -125,7 +125,7 @@ class Profile:
             "kinds": [asdict(one) for one in self.kinds],
             "layers": [asdict(one) for one in self.layers],
             "operators": [asdict(one) for one in self.operators],
-            "environment": machine.environment(),
+            "environment": machine.summary(),
         }
 
     def _grouped(self, names: Sequence[str]) -> list[Share]:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torchstone.core import files, machine, tables
+from torchstone.core import environment, files, tables
 from torchstone.core.errors import ArtifactError, ConfigError, TorchstoneError
 from torchstone.judge import answers, bootstrap, external, ledger
 from torchstone.judge.answers import Told
@@ -89,7 +89,7 @@ def write(place: Path, case: Case, verdict: EvidenceVerdict, looks: Mapping[str,
                 header["classes"] = list(one.told_scores.classes)
             tables.write(partial / table_of(number), tables.frame(columns), header)
         files.write_json(partial / LEDGER, looks)
-        files.write_json(partial / ENVIRONMENT, machine.environment())
+        environment.here().save(partial / ENVIRONMENT)
         digests = {path.name: files.sha256(path) for path in sorted(partial.iterdir())}
         verdict = verdict.model_copy(update={"evidence": digests})
         verdict.save(partial / VERDICT)

@@ -63,3 +63,32 @@ def cost_of(network: nn.Module, image: torch.Tensor) -> Cost:
         for hook in hooks:
             hook.remove()
     return Cost(parameters=zoo.parameters(network), macs=counter.get_total_flops() // 2, layers=layers)
+
+
+def training_bytes(
+    architecture: str, *, classes: int, crop: int, batch: int, channels: int = 3, states: int = 2
+) -> tuple[int, int]:
+    """Bytes that a training in float32 holds: those that do not depend on the batch (weights, gradients and ``states``
+    numbers for each weight of the optimiser: SGD with momentum has one, AdamW two), and those of one batch (what each
+    layer keeps for the backward pass, by what autograd saves on torch's 'meta' device, where nothing is computed).
+
+    What a library takes for itself while it computes (CUDA's context, workspaces) is not in it.
+    """
+    with torch.device("meta"):
+        network = zoo.build(architecture, classes=classes, channels=channels).train()
+        images = torch.zeros(batch, channels, crop, crop)
+    weights = {one.untyped_storage()._cdata for one in network.parameters()}  # counted once, as weights
+    kept: dict[int, int] = {}
+    alive: list[torch.Tensor] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights and storage._cdata not in kept:
+            kept[storage._cdata] = storage.nbytes()
+            alive.append(tensor)  # or its address would be given to another
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        network(images).sum()
+    fixed = sum(one.numel() for one in network.parameters()) * 4 * (2 + states)
+    return fixed, sum(kept.values()) + 4 * images.numel()

@@ -159,6 +159,14 @@ def smaller(architecture: str) -> list[Member]:
     return sorted(less, key=lambda one: -one.macs)
 
 
+def half_of(architecture: str) -> Member | None:
+    """Of the ``smaller`` ones the largest that multiplies half as much at most, else the smallest of all; None where
+    there is none."""
+    less = smaller(architecture)
+    own = next((one.macs for one in members() if one.architecture == architecture), 0)
+    return next((one for one in less if 2 * one.macs <= own), less[-1] if less else None)
+
+
 def _begins(name: str, pattern: str) -> bool:
     """Whether a word of ``name`` begins with ``pattern``; words begin after a space, a dash or an underscore."""
     starts = [0, *(place.end() for place in re.finditer(r"[ _-]", name))]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from torchstone.core import files, tables
+from torchstone.core.environment import Environment, computes
 from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
 from torchstone.core.values import METRICS, Catalog, Finding, Metric, Split
@@ -25,6 +26,9 @@ from torchstone.report.columns import Column
 from torchstone.report.errors import Errors, errors_of
 from torchstone.report.sessions import Session, session_of
 from torchstone.report.training import Training, trainings_of
+
+UNTOLD = ("schema_version", "packages", "contents")
+"""Fields of the environment that a table of the machine leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,8 @@ class Page:
     """All that the template reads."""
 
     run: str
-    command: str
+    place: str
+    """The run as one would type it."""
     verdict: Verdict
     rows: list[Row]
     winner: Row | None
@@ -76,7 +81,7 @@ class Page:
     split: Split
     class_images: tuple[int, int]
     findings: list[Finding]
-    environment: dict[str, Any]
+    environment: Environment | None
     not_built: list[tuple[str, str]]
     """Chains of the ladder, and why they were not tried."""
     unbeaten: list[dict[str, Any]] = field(default_factory=list)
@@ -96,6 +101,19 @@ class Page:
     def columns(self) -> tuple[Column[CandidateVerdict], ...]:
         """Of the verdict's table."""
         return columns.of_verdict(self.verdict, ms_digits=self.ms_digits)
+
+    @property
+    def machine(self) -> list[tuple[str, str]]:
+        """What is known of the machine, without what is installed: a name and its value."""
+        known = {} if self.environment is None else self.environment.model_dump()
+        words = {name: value for name, value in known.items() if name not in UNTOLD and value not in (None, (), {}, "")}
+        return [(name.replace("_", " "), _in_words(value)) for name, value in words.items()]
+
+    @property
+    def packages(self) -> list[tuple[str, str]]:
+        """Those that compute, and their versions."""
+        installed = {} if self.environment is None else self.environment.packages
+        return [(name, version) for name, version in installed.items() if computes(name)]
 
     @property
     def portrayed(self) -> list[Row]:
@@ -126,7 +144,7 @@ class Page:
             ("training", "Training", bool(self.trainings)),
             ("timing", "Timing", self.session is not None),
             ("data", "Data", True),
-            ("machine", "Machine", bool(self.environment)),
+            ("machine", "Machine", self.environment is not None),
             ("verify", "Verify", True),
         ]
         return [(anchor, title) for anchor, title, there in sections if there]
@@ -149,7 +167,7 @@ def gather(run: Run) -> Page:
     points, limits = _points(verdict, rows, front), _limits(verdict, baseline)
     return Page(
         run=run.name,
-        command=f"torchstone verify {_place(run)}",
+        place=_place(run),
         verdict=verdict,
         rows=rows,
         winner=winner,
@@ -169,10 +187,16 @@ def gather(run: Run) -> Page:
         split=split,
         class_images=_class_images(catalog),
         findings=_findings(run.findings),
-        environment=files.read_json(run.environment) if run.environment.exists() else {},
+        environment=Environment.load(run.environment) if run.environment.exists() else None,
         not_built=[(chain, rung["why_not"]) for chain, rung in ladder.get("rungs", {}).items() if rung["why_not"]],
         unbeaten=ladder.get("front", []),
     )
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={one}" for name, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def _place(run: Run) -> str:

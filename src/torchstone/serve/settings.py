@@ -156,14 +156,15 @@ def settings(given: dict[str, Any], config: Path | None = None) -> ServeSettings
 
 
 def named_places(bundles: tuple[str, ...]) -> dict[str, Path]:
-    """``NAME=DIRECTORY`` or a directory, which is called like itself, or like its run if it is called 'bundle'."""
+    """``NAME=DIRECTORY`` or a directory, which is called like itself, or like its run if it is called 'bundle' and lies
+    in one: a container's ``/bundle`` does not."""
     places: dict[str, Path] = {}
     for text in bundles:
         name, equals, directory = text.partition("=")
         if not equals or Path(text).exists():
             place = Path(text)
             resolved = place.resolve()
-            name = resolved.parent.name if resolved.name == "bundle" else resolved.name
+            name = (resolved.name == "bundle" and resolved.parent.name) or resolved.name
         else:
             place = Path(directory)
         if NAME.fullmatch(name) is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from torchstone.core import artifact as artifacts
-from torchstone.core import console, files, machine, tables
+from torchstone.core import console, environment, files, tables
 from torchstone.core.errors import ArtifactError, ConfigError, DataError
 from torchstone.core.registry import readers
 from torchstone.core.run import Run, slug
@@ -212,7 +212,7 @@ def _samples(source: str, classes: tuple[str, ...], run: Run) -> Samples:
             catalog, data, table = catalogs.relabelled(place, classes, numbers), None, tables.read(place / CATALOG)[0]
         else:
             catalog = catalogs.relabelled(run.data, classes, catalogs.numbers_among(before.classes, classes, source))
-            files.write_json(run.environment, machine.environment())
+            environment.here().save(run.environment)
             data = opened(run)
             parts = tables.read(data.split.table, ["item", "part"])[0]
             kept = {item for item, part in parts.iter_rows() if part not in ("test", None)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchstone.core import console, files, tables
+from torchstone.core import console, environment, files, tables
 from torchstone.core.errors import ArtifactError, ConfigError, nearest
 from torchstone.core.run import Run, run_of
 from torchstone.core.seeding import sample_rows
@@ -110,6 +110,7 @@ def decide(
     timed = [one for one in candidates[1:] if one.id in chosen.order]
     if timed:
         console.say(f"timing {', '.join(one.name for one in timed)}")
+        environment.here().save(run.environment)
         clock.controlled(data, candidates, timed, chosen.free_rival, "judged", how.quartets, SESSIONS)
     question = ledger.entry(candidates[0], chosen.order, budget, chosen.procedure)
     tests = data.split.test_fingerprint, data.split.earlier_tests

@@ -3,9 +3,10 @@
 What costs nothing comes first, then what is only calibrated, then what trains. What trains is not begun where the
 budget's wishes are met already, where the time left would not do, or where it cannot win: its shape, and so its speed,
 can be had in seconds, by the same chain without the training (its *sketch*). A sketch's file is as large as that of the
-trained network, so that one which is larger than wished for is not trained either; being smaller yet wins nothing. Each
-choice uses val and screening times alone, and is written down, so that an interrupted run goes on as it began, and the
-report can say why a chain is not there.
+trained network, so that one which is larger than wished for is not trained either; being smaller yet wins nothing. A
+smaller network of the family learns from fresh weights, for tens of epochs: only where somebody has said how long the
+ladder may take. Each choice uses val and screening times alone, and is written down, so that an interrupted run goes on
+as it began, and the report can say why a chain is not there.
 
 Screening waits until a choice needs it: what was built since goes into one session, for which the baseline is opened
 once. A session whose control says that the machine is too noisy rules nothing out by its times.
@@ -26,6 +27,7 @@ from torchstone.core.errors import ChainError, MissingPackageError
 from torchstone.core.values import Budget, Candidate
 from torchstone.judge import select, winner
 from torchstone.judge.select import Screened
+from torchstone.models import families
 from torchstone.stages import screening
 from torchstone.stages.compress import build_all
 from torchstone.stages.read import Data
@@ -37,7 +39,10 @@ SMALLEST_SIDE = 96
 SLACK = 1.25
 """By which a training may take longer than was foreseen."""
 
-Kind = Literal["free", "calibrated", "rescue", "trained"]
+ANSWER = 1 / 3
+"""Of a training step, what a teacher's answer costs: a forward pass of the three."""
+
+Kind = Literal["free", "calibrated", "rescue", "trained", "fresh"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +55,8 @@ class Rung:
     """The chain that a rescue is for."""
 
 
-def rungs(settings: Settings, crop: int) -> tuple[Rung, ...]:
-    """All chains in their order, for images of ``crop`` pixels a side."""
+def rungs(settings: Settings, architecture: str, crop: int) -> tuple[Rung, ...]:
+    """All chains in their order, for a network (its full name) that sees images of ``crop`` pixels a side."""
     epochs = settings.finetune
     found = [Rung(chain=text, kind="free") for text in FREE]
     found += [Rung(chain=text, kind="calibrated") for text in CALIBRATED]
@@ -60,14 +65,15 @@ def rungs(settings: Settings, crop: int) -> tuple[Rung, ...]:
         rescued = f"{name}:max_drop={settings.max_drop / 2:g}@{target}"
         found.append(Rung(chain=rescued, kind="rescue", instead_of=text))
     shrunk = ["prune=0.3"]
-    if settings.seconds is not None or _wishes(settings.budget):
-        smaller = round(0.75 * crop / 32) * 32
-        shrunk += [f"resolution={smaller}"] if smaller >= SMALLEST_SIDE else []
-        shrunk += ["prune=0.5"]
+    smaller = round(0.75 * crop / 32) * 32
+    shrunk += [f"resolution={smaller}"] if smaller >= SMALLEST_SIDE else []
+    shrunk += ["prune=0.5"] if settings.seconds is not None or _wishes(settings.budget) else []
     for step in shrunk:
         by_itself = step.startswith("resolution")  # which trains in the same step
         trained = f"{step}:epochs={epochs}" if by_itself else f"{step}+finetune={epochs}"
         found.append(Rung(chain=f"{trained}+int8@openvino", kind="trained"))
+    if student := families.half_of(architecture):
+        found.append(Rung(chain=f"student={student.name.replace(':', '/')}+int8@openvino", kind="fresh"))
     return tuple(found)
 
 
@@ -76,6 +82,7 @@ WHEN: dict[Kind, str] = {
     "calibrated": "always",
     "rescue": "if without max_drop it loses too much on val",
     "trained": "if by its shape it can win, and the time allows",
+    "fresh": "if by its shape it can win, and --for allows the time",
 }
 """When a rung is tried."""
 
@@ -83,7 +90,7 @@ WHEN: dict[Kind, str] = {
 def climb(settings: Settings, data: Data, baseline: Candidate) -> list[Candidate]:
     """The candidates of the ladder, built as far as it went. Where it went once for the same question stays."""
     path = data.run.ladder
-    steps = rungs(settings, baseline.artifact.preprocess.crop)
+    steps = rungs(settings, baseline.artifact.architecture, baseline.artifact.preprocess.crop)
     question = files.digest([baseline.id, data.split.fingerprint, settings.budget.digest(), settings.seconds,
                              [rung.chain for rung in steps]])  # fmt: skip
     stored = files.read_json(path) if path.exists() else {}
@@ -158,10 +165,16 @@ class _Climb:
         done = [one for one in self._likely(screened) if not one.candidate.free]
         if _wishes(self.budget) and done:
             return f"'{done[0].candidate.name}' meets the budget on val already"
+        return self._too_long(rung, left) or self._cannot_win(rung, screened)
+
+    def _too_long(self, rung: Rung, left: float | None) -> str | None:
         foreseen = self._foreseen(rung)
+        if rung.kind == "fresh" and (left is None or foreseen is None):
+            known = "nobody knows how long" if foreseen is None else f"about {foreseen / 60:.0f} minutes"
+            return f"it trains another network from fresh weights, {known}: with --for, or by its name"
         if left is not None and foreseen is not None and foreseen * SLACK > left:
             return f"it would take about {foreseen / 60:.0f} minutes, and {max(0, left) / 60:.0f} are left"
-        return self._cannot_win(rung, screened)
+        return None
 
     def _likely(self, screened: Sequence[Screened]) -> list[Screened]:
         """Those that look as if they met the budget, on val and by a clock that can be trusted."""
@@ -212,8 +225,13 @@ class _Climb:
         return None if limit is None else limit - self.spent
 
     def _foreseen(self, rung: Rung) -> float | None:
-        """Seconds that building it takes, as far as is known; None where nobody has trained this network here."""
-        return self._foresight.of([chain.plan(rung.chain, check_packages=False)])[0].seconds
+        """Seconds that building it takes, as far as is known; None where nobody has trained this network here. Of a
+        smaller network that was never trained here, what as many epochs of the baseline's would take: it is less."""
+        foreseen = self._foresight.of([chain.plan(rung.chain, check_packages=False)])[0]
+        epoch = self._foresight.epoch
+        if foreseen.seconds is not None or rung.kind != "fresh" or epoch is None:
+            return foreseen.seconds
+        return epoch * sum(step.needs.own_epochs + ANSWER * step.needs.answers for step in foreseen.steps)
 
 
 def _wishes(budget: Budget) -> bool:

@@ -12,7 +12,7 @@ from torchstone.audit import audit as run_checks
 from torchstone.audit import not_compared
 from torchstone.audit.clean import store
 from torchstone.config import Settings, to_toml
-from torchstone.core import console, files, machine
+from torchstone.core import console, environment, files
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ArtifactError
 from torchstone.core.run import Run
@@ -64,7 +64,7 @@ def read(settings: Settings) -> Data:
             named = "; ".join(_in_short(finding.message) for finding in notes)
             console.say(f"{count_of(len(notes), 'note')} ({named}): {hint} shows {'it' if len(notes) == 1 else 'them'}")
         console.say("images: " + ", ".join(f"{split.sizes[part]:,} {part}" for part in PARTS if part in split.sizes))
-        files.write_json(run.environment, machine.environment())
+        environment.here().save(run.environment)
         files.write_json(stamp, source)
     files.write_text(run.config, to_toml(settings))
     return opened(run)

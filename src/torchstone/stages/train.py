@@ -99,12 +99,14 @@ def planned(settings: Settings) -> Settings:
     return chosen
 
 
-def crop_of(settings: Settings) -> int:
-    """Pixels a side that the network of these settings sees, which name it (``planned``)."""
+def network_of(settings: Settings) -> tuple[str, int]:
+    """The full name of the network of these settings, which name it (``planned``), and the pixels a side that it
+    sees."""
     from torchstone.train import stage
 
     request = _request(settings)
-    return stage.preprocess_for(request, stage.architecture_of(request)).crop
+    architecture = stage.architecture_of(request)
+    return architecture, stage.preprocess_for(request, architecture).crop
 
 
 def find_rate(settings: Settings) -> tuple[Curve, Path]:
