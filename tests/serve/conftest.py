@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import Live, serving
 
 from daemons import Postgres, Redis, a_postgres, a_redis
+from live import Live, serving
 from torchstone.core.contracts import ImageSet
 from torchstone.core.values import Artifact, Candidate
 from torchstone.export import bundle

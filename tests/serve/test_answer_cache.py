@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from live import Live, Load, serving, wait_for
 
 from daemons import Redis
+from live import Live, Load, serving, wait_for
 from torchstone.core.errors import ConfigError
 from torchstone.serve.cache import open_cache
 from torchstone.serve.cache.memory import OVERHEAD, MemoryCache

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live import Live, form, serving
 from scipy import special
 
+from live import Live, form, serving
 from torchstone.core.contracts import ImageSet
 from torchstone.core.values import Candidate
 from torchstone.evaluate.predict import answer

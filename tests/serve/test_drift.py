@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live import Live, serving, wait_for
 from PIL import Image
 from scipy import stats
 
+from live import Live, serving, wait_for
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Candidate

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from live import Live, form, serving, wait_for
 
 KEY, ADMIN = "a-key-of-twenty-chars", "the-key-of-the-administrator"

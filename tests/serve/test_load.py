@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live import Live, ask, serving
 
 from command_line import torchstone
+from live import Live, ask, serving
 from torchstone.core import files
 from torchstone.core.errors import ConfigError, DataError
 from torchstone.serve import load as loads

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from live import Live, ask, form, serving, wait_for
 
 PATHS = (

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live import Live, Reply
 
+from live import Live, Reply
 from torchstone.core.contracts import ImageSet
 
 

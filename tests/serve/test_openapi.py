@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from live import Live
 
+from live import Live
 from torchstone.serve.refusals import CODES
 
 

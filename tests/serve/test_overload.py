@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from live import Live, Load, serving, wait_for
 
 from daemons import Postgres
+from live import Live, Load, serving, wait_for
 from torchstone.serve import load as loads
 from torchstone.serve.app import Application
 from torchstone.serve.deployment import Deployment

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live import Live, Load, serving, wait_for
 
 from command_line import torchstone
+from live import Live, Load, serving, wait_for
 from torchstone.core.errors import StorageError
 from torchstone.core.values import Candidate
 from torchstone.export import bundle

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import Live, ask, serving, wait_for
 
+from live import Live, ask, serving, wait_for
 from torchstone.config import Settings
 from torchstone.core.contracts import ImageSet
 from torchstone.core.values import Candidate
