@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from daemons import eventually as wait_for
 
 SECONDS = 60
 """Longest wait for a server, on a machine that does much else."""
@@ -130,16 +131,6 @@ def _read(live: Live) -> None:
         live.lines.append(line)
         if found := re.search(r"serving on http://([\d.]+):(\d+)", line):
             live.host, live.port = found[1], int(found[2])
-
-
-def wait_for(condition: Any, seconds: float = SECONDS) -> bool:
-    """Whether ``condition()`` came true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 class Load:

@@ -83,7 +83,7 @@ def computes(package: str) -> bool:
 def here(
     *, environ: Mapping[str, str] | None = None, root: Path = Path("/"), command: Callable[..., str] | None = None
 ) -> Environment:
-    """This machine, now. Neither torch nor a runtime is opened. ``root`` holds ``sys`` and what containers leave."""
+    """This machine, now. torch is not imported. ``root`` holds ``sys`` and what containers leave."""
     environ = os.environ if environ is None else environ
     run = command or _command
     brief = machine.summary()

@@ -55,7 +55,7 @@ def fits(model: str, batch: int, crop: int | None, context: Machine, classes: in
         severity="error",
         message=f"{said}: it does not fit, {most:,} images would",
         hint=f"--batch {batch} --set accumulate={-(-batch // smaller)} takes {smaller} at once, with the same steps; "
-        "bf16 halves what an image takes",
+        "--set precision=bf16 takes less",
         evidence=evidence,
     )
 
