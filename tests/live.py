@@ -94,11 +94,14 @@ def form(parts: Sequence[tuple[str, str | None, bytes]]) -> tuple[bytes, str]:
 
 @contextlib.contextmanager
 def serving(
-    *arguments: str | Path, env: dict[str, str] | None = None, meanwhile: Callable[[Live], object] | None = None
+    *arguments: str | Path,
+    python: str | Path = sys.executable,
+    env: dict[str, str] | None = None,
+    meanwhile: Callable[[Live], object] | None = None,
 ) -> Iterator[Live]:
     """``torchstone serve ARGUMENTS`` on a free port, from its first answer to the end of the block. ``meanwhile`` is
     done while it starts."""
-    command = [sys.executable, "-m", "torchstone", "serve", *map(str, arguments), "--port", "0"]
+    command = [str(python), "-m", "torchstone", "serve", *map(str, arguments), "--port", "0"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
     )

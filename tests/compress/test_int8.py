@@ -17,9 +17,9 @@ from torchstone.compress.int8 import rescue
 from torchstone.core import registry
 from torchstone.core.artifact import identified
 from torchstone.core.errors import ChainError
-from torchstone.core.values import Candidate
+from torchstone.core.values import Artifact, Candidate
 from torchstone.runtimes import open_artifact
-from torchstone.runtimes.openvino import import_openvino
+from torchstone.runtimes.openvino import core, import_openvino
 from torchstone.stages.read import Data
 
 
@@ -60,6 +60,7 @@ def test_calibrations_cut_tails_that_minimum_and_maximum_keep(
     [
         "int8:calibration=entropy",
         "int8:calibration=percentile",
+        "int8:calibration=histogram@openvino",
         "int8:bias=none@onnxruntime",
         "int8:bias=none@openvino",
         "int8:bias=accurate@openvino",
@@ -73,6 +74,8 @@ def test_every_way_to_calibrate_keeps_the_accuracy(text: str, baseline: Candidat
     ("text", "problem"),
     [
         ("int8:bias=accurate@onnxruntime", "has no bias=accurate"),
+        ("int8:calibration=histogram@onnxruntime", "has no calibration=histogram"),
+        ("int8:calibration=entropy@openvino", "has no calibration=entropy"),
         ("int8:percentile=99.9", "which has no percentile"),
         ("int8:calibration=percentile,percentile=20", "percentile='20' is refused"),
         ("int8:max_drop=-1", "max_drop='-1' is refused"),
@@ -186,6 +189,63 @@ def test_a_layer_in_floating_point_stays_so_where_the_file_is_opened(
             weights = next(node for node in graph.node if node.name == layer).input[1]
             stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
             assert stored.get(weights) == onnx.TensorProto.FLOAT, f"{layer} was rounded when it was opened"
+
+
+MOBILE = "student=timm/mobilenetv3_small_050:epochs=0"
+"""A network with depthwise convolutions, as its weights were drawn."""
+
+
+def rounded_layers(artifact: Artifact) -> dict[str, bool]:
+    """Of each convolution whether it is depthwise, and its weights are stored as bytes."""
+    if artifact.format == "onnx":
+        import onnx
+
+        graph = onnx.load(str(artifact.directory / "model.onnx")).graph
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        source = {name: node for node in graph.node for name in node.output}
+        found: dict[str, bool] = {}
+        for node in graph.node:
+            if node.op_type == "Conv":
+                made_by = source.get(node.input[1])
+                weights = stored[made_by.input[0] if made_by is not None else node.input[1]]
+                depthwise = weights.dims[1] == 1 and weights.dims[0] > 1
+                found[f"{'depthwise' if depthwise else 'full'} {node.name}"] = (
+                    weights.data_type == onnx.TensorProto.INT8
+                )
+        return found
+    model = core().read_model(artifact.directory / "model.xml")
+    return {
+        f"{'depthwise' if node.get_type_name() == 'GroupConvolution' else 'full'} {node.get_friendly_name()}": (
+            _stored_type(node) in ("i8", "u8")
+        )
+        for node in model.get_ordered_ops()
+        if node.get_type_name() in ("Convolution", "GroupConvolution")
+    }
+
+
+def _stored_type(node: Any) -> str:
+    """Of the constant from which a convolution's filters come."""
+    while node.get_type_name() != "Constant":
+        node = node.input_value(1 if "Convolution" in node.get_type_name() else 0).get_node()
+    return node.get_output_element_type(0).get_type_name()
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_depthwise_layers_stay_in_floating_point_where_that_is_asked(
+    target: str, baseline: Candidate, data: Data
+) -> None:
+    whole = rounded_layers(made(f"{MOBILE}+int8:images=8@{target}", baseline, data).artifact)
+    spared = rounded_layers(made(f"{MOBILE}+int8:images=8,depthwise=float@{target}", baseline, data).artifact)
+    assert all(whole.values())
+    assert whole.keys() == spared.keys()
+    assert {name for name, rounded in spared.items() if not rounded} == {
+        name for name in whole if name.startswith("depthwise")
+    }
+
+
+def test_a_network_without_depthwise_layers_is_told_so(baseline: Candidate, data: Data) -> None:
+    with pytest.raises(ChainError, match="has no depthwise"):
+        made("int8:depthwise=float", baseline, data)
 
 
 def leaning(baseline: Candidate, data: Data, place: Path) -> Any:

@@ -18,6 +18,8 @@ class Quantising(Protocol):
 
     layers: Sequence[str]
     """Names of what can be put back to floating point, in the order of the graph."""
+    depthwise: Sequence[str]
+    """Those of them that are depthwise convolutions."""
 
     def __enter__(self) -> Self: ...
 

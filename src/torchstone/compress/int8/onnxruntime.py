@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torchstone.compress.int8.shared import CHUNK, needs_reduced_range, quiet
 from torchstone.core.values import Artifact
 
 REQUIRES = ("onnxruntime", "onnx")
-OPTIONS = {"calibration": None, "percentile": None, "bias": ("fast", "none")}
+OPTIONS = {"calibration": ("minmax", "entropy", "percentile"), "percentile": None, "bias": ("fast", "none")}
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 """Operators with weights: what can be put back to floating point."""
@@ -38,9 +38,11 @@ class Quantiser:
         self._ranges = Path(self._scratch.name) / "ranges.json"
         onnx_graph.prepare(self._artifact, self._prepared)
         graph = onnx.load(str(self._prepared)).graph
-        weights = {tensor.name for tensor in graph.initializer}
-        self.layers = [node.name for node in graph.node if node.op_type in LAYERS and weights & set(node.input)]
+        weights = {tensor.name: tensor for tensor in graph.initializer}
+        found = [node for node in graph.node if node.op_type in LAYERS and weights.keys() & set(node.input)]
+        self.layers = [node.name for node in found]
         """Names of what can be put back to floating point, in the order of the graph."""
+        self.depthwise = [node.name for node in found if _depthwise(node, weights)]
         with quiet():
             self._calibrate()
             self._biases = self._corrections() if self._config.bias == "fast" else None
@@ -132,3 +134,10 @@ class Quantiser:
                 return None if row is None else {name: pixels[row : row + 1]}
 
         return Images()
+
+
+def _depthwise(node: Any, weights: Mapping[str, Any]) -> bool:
+    """A filter is [out, in a group, height, width]."""
+    groups = next((it.i for it in node.attribute if it.name == "group"), 1)
+    filters = weights.get(node.input[1])
+    return node.op_type == "Conv" and groups > 1 and filters is not None and filters.dims[1] == 1

@@ -20,7 +20,7 @@ from torchstone.core.values import Artifact
 from torchstone.runtimes.openvino import core, import_openvino, signal_stack_kept
 
 REQUIRES = ("openvino", "nncf")
-OPTIONS = {"preset": None, "bias": None}
+OPTIONS = {"preset": None, "bias": None, "calibration": ("minmax", "histogram")}
 
 
 class Quantiser:
@@ -32,8 +32,10 @@ class Quantiser:
 
     def __enter__(self) -> Quantiser:
         model = core().read_model(self._path)
-        self.layers = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in LAYERS]
+        found = [node for node in model.get_ordered_ops() if node.get_type_name() in LAYERS]
+        self.layers = [node.get_friendly_name() for node in found]
         """Names of what can be put back to floating point, in the order of the graph."""
+        self.depthwise = [node.get_friendly_name() for node in found if _depthwise(node)]
         # NNCF would round the logits to 8 bits before their mean is taken, as it does before any other.
         means = [result.input_value(0).get_node() for result in model.get_results()] if self._mirrored else []
         self._means = [node.get_friendly_name() for node in means]
@@ -68,9 +70,11 @@ class Quantiser:
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # 'no CUDA runtime', at every import
             import nncf
             from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+            from nncf.quantization.range_estimator import RangeEstimatorParameters, RangeEstimatorParametersSet
 
             nncf.set_log_level(logging.ERROR)
             presets = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
+            ranges = {"minmax": RangeEstimatorParameters(), "histogram": RangeEstimatorParametersSet.HISTOGRAM}
             return nncf.quantize(
                 model,
                 nncf.Dataset([pixels[row : row + 1] for row in range(len(pixels))]),
@@ -82,8 +86,14 @@ class Quantiser:
                 advanced_parameters=AdvancedQuantizationParameters(
                     overflow_fix=OverflowFix.ENABLE if needs_reduced_range() else OverflowFix.DISABLE,
                     disable_bias_correction=self._config.bias != "accurate",
+                    activations_range_estimator_params=ranges[self._config.calibration],
                 ),
             )
+
+
+def _depthwise(node: Any) -> bool:
+    """A filter is [groups, out, in, height, width]."""
+    return node.get_type_name() == "GroupConvolution" and node.input(1).get_partial_shape()[2].get_length() == 1
 
 
 def _behind(model: Any, floating: Collection[str]) -> list[str]:
