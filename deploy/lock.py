@@ -1,10 +1,11 @@
 """Write the hashed lock files of deploy/locks, or say which of them are not current.
 
     python deploy/lock.py            # resolve anew, with nothing that was published in the last week
-    python deploy/lock.py --check    # do the stored ones still answer pyproject.toml? Exits with 1 where one does not
+    python deploy/lock.py --check    # do the stored ones still answer pyproject.toml? Exits with 1 where one does not,
+                                     # or where no index can be asked
 
-Each set of extras has a file for each Python, for Linux on x86-64: what is in the images, to the byte. Needs `uv`
-(pip install uv), which resolves for a Python that is not the one that runs.
+Each set of extras has a file for each Python, for Linux on x86-64: every Python package of the images, by its hash.
+Needs `uv` (pip install uv), which resolves for a Python that is not the one that runs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 SETS = {
     "serve": ("serve",),
     "serve-openvino": ("serve", "openvino-runtime"),
-    "train": ("train", "openvino", "lite", "fast", "serve"),
+    "train": ("train", "openvino", "lite", "fast", "search", "serve"),
     "lab": ("lab",),
 }
 """What an image holds, as extras of pyproject.toml; besides them ``build`` holds what makes the wheel."""
@@ -91,7 +92,7 @@ def main() -> int:
                     f"not {'checked' if check else 'written'}: no package index can be reached\n{error}",
                     file=sys.stderr,
                 )
-                return 0 if check else 1
+                return 1
             if text != stored:
                 stale.append(path.name)
                 if not check:

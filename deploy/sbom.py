@@ -1,4 +1,5 @@
-"""What is in an image, as a CycloneDX SBOM: every Debian and every Python package with its version and licence.
+"""What is in an image, as a CycloneDX SBOM: every Debian and every Python package, with its version and, of Python
+ones, the licence that they name.
 
     python deploy/sbom.py localhost/torchstone-serve serve.cdx.json
 

@@ -164,18 +164,35 @@ def test_every_place_tells_torchstone_what_it_knows(where: str, words: list[str]
     assert verb in ("serve", "load", "train", "search", "demo", "doctor"), where
 
 
-def test_the_servers_configuration_of_the_compose_file(tmp_path: Path) -> None:
-    content = compose()["configs"]["serve"]["content"]
-    config = tmp_path / "serve.toml"
-    config.write_text(re.sub(r"\$\{(\w+)[^}]*\}", "secret", content))
-    chosen = settings({"bundles": ("/bundle",)}, config)
-    assert chosen.store == "postgresql://torchstone:secret@postgres/torchstone"
-    assert chosen.cache == "redis://:secret@redis:6379/0"
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    subprocess.run([DEPLOY / "compose/secrets.sh", tmp_path / "secrets"], check=True, capture_output=True)
+    return tmp_path / "secrets"
+
+
+def test_the_servers_configuration_of_the_compose_file(secrets: Path) -> None:
+    chosen = settings({"bundles": ("/bundle",)}, secrets / "serve.toml")
+    postgres, redis = ((secrets / f"{name}_password").read_text() for name in ("postgres", "redis"))
+    assert re.fullmatch("[A-Za-z0-9]{40}", postgres)
+    assert postgres != redis
+    assert chosen.store == f"postgresql://torchstone:{postgres}@postgres/torchstone"
+    assert chosen.cache == f"redis://:{redis}@redis:6379/0"
+
+
+def test_the_secrets_of_the_compose_file_are_drawn_once_and_are_files(secrets: Path) -> None:
+    """Compose gives a container with a read-only root no secret from a variable, and no configuration in line."""
+    assert "configs" not in compose()
+    assert {one["file"] for one in compose()["secrets"].values()} == {
+        f"secrets/{path.name}" for path in secrets.iterdir()
+    }
+    before = {path.name: path.read_text() for path in secrets.iterdir()}
+    subprocess.run([DEPLOY / "compose/secrets.sh", secrets], check=True, capture_output=True)
+    assert {path.name: path.read_text() for path in secrets.iterdir()} == before
+    assert secrets.stat().st_mode & 0o077 == 0
 
 
 def test_the_example_of_the_environment_names_all_that_the_compose_file_takes() -> None:
     taken = set(re.findall(r"\$\{(\w+)", (DEPLOY / "compose/compose.yaml").read_text()))
-    taken |= {one["environment"] for one in compose()["secrets"].values()}
     given = re.findall(r"^(\w+)=", (DEPLOY / "compose/example.env").read_text(), re.MULTILINE)
     assert set(given) == taken
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from daemons import Daemon, Postgres, Redis, a_postgres, a_redis, eventually, free_port, listens
 from live import Live, serving
@@ -26,7 +26,6 @@ from torchstone.export import bundle
 from torchstone.stages.read import Data
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-PASSWORD = "inside"
 
 pytestmark = pytest.mark.slow
 
@@ -82,14 +81,17 @@ def system(exported: dict[str, Candidate], tmp_path_factory: pytest.TempPathFact
             pytest.skip(f"{program} is not installed: apt-get install nginx-light prometheus")
     place = tmp_path_factory.mktemp("system")
     served = bundle.write(exported["onnx"], None, place / "digits")
-    compose = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())
     with contextlib.ExitStack() as stack:
-        redis = stack.enter_context(a_redis(place, DEPLOY / "compose/redis.conf", password=PASSWORD))
+        secrets = place / "secrets"
+        subprocess.run([DEPLOY / "compose/secrets.sh", secrets], check=True, capture_output=True)
+        password = (secrets / "redis_password").read_text()
+        redis = stack.enter_context(a_redis(place, DEPLOY / "compose/redis.conf", password=password))
         postgres = stack.enter_context(a_postgres())
         config = place / "serve.toml"
-        content = compose["configs"]["serve"]["content"].replace("${POSTGRES_PASSWORD:?in .env}", PASSWORD)
-        content = content.replace("${REDIS_PASSWORD:?in .env}", PASSWORD)
-        content = content.replace("@postgres/torchstone", f"@127.0.0.1:{postgres.port}/postgres")
+        content = (secrets / "serve.toml").read_text()
+        content = re.sub(
+            "//torchstone:.*@postgres/torchstone", f"//torchstone@127.0.0.1:{postgres.port}/postgres", content
+        )
         config.write_text(content.replace("@redis:6379", f"@127.0.0.1:{redis.port}"))
         first, second = (
             stack.enter_context(serving(served, "--config", config, "--state", place / f"state-{name}"))

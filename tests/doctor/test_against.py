@@ -14,7 +14,7 @@ from torchstone.core import environment
 from torchstone.core.environment import Environment
 from torchstone.core.errors import ArtifactError, ConfigError
 from torchstone.core.values import Finding
-from torchstone.doctor import _against
+from torchstone.doctor import _against, cpu
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +154,8 @@ def test_the_command_and_what_strict_makes_of_it(made: Environment, tmp_path: Pa
     assert loose.returncode == 0
     assert json.loads(loose.stdout)["findings"][0]["evidence"]["then"] == "AMD EPYC"
     assert torchstone("doctor", "--against", str(tmp_path), "--strict").returncode == 1
+
+
+def test_what_the_doctor_warns_of_is_stored() -> None:
+    """A variable that caps the instructions is seen when two machines are compared, too."""
+    assert set(cpu.CAPS) <= set(environment.VARIABLES)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from torchstone import runtimes
+from torchstone.core import registry
 from torchstone.core.artifact import identified
 from torchstone.core.errors import ArtifactError
 from torchstone.core.values import Candidate
@@ -51,6 +52,20 @@ def test_what_does_not_is_refused_and_its_fp32_model_is_offered(spoilt: Path) ->
         open_served(spoilt, settings(spoilt), "spoilt")
     assert "--fallback" in str(caught.value.hint)
     served = open_served(spoilt, settings(spoilt, fallback=True), "spoilt")
+    assert served.candidate.name == "onnx@onnxruntime"
+
+
+def test_where_its_runtime_is_missing_the_fp32_model_is_offered(
+    exported: dict[str, Candidate], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an image that has ONNX Runtime alone."""
+    place = bundle.write(exported["openvino"], exported["onnx"], tmp_path / "digits")
+    monkeypatch.setattr(registry, "missing_packages", lambda names: [it for it in names if it == "openvino"])
+    with pytest.raises(ArtifactError, match="needs openvino") as caught:
+        open_served(place, settings(place), "digits")
+    assert "torchstone[openvino" in str(caught.value.hint)
+    assert "--fallback" in str(caught.value.hint)
+    served = open_served(place, settings(place, fallback=True), "digits")
     assert served.candidate.name == "onnx@onnxruntime"
 
 

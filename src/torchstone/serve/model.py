@@ -13,7 +13,7 @@ import numpy as np
 
 from torchstone.core import console, files, machine
 from torchstone.core.contracts import Runner
-from torchstone.core.errors import ArtifactError
+from torchstone.core.errors import ArtifactError, MissingPackageError
 from torchstone.core.registry import runtimes
 from torchstone.core.values import Candidate, Preprocess
 from torchstone.evaluate.metrics import softmax
@@ -80,17 +80,19 @@ class Served:
 def open_served(directory: Path, settings: ServeSettings, name: str) -> Served:
     """The bundle in ``directory``, proved on its golden images and warm.
 
-    An ArtifactError where it is damaged or does not reproduce its answers on this CPU; where the bundle carries an FP32
-    model to fall back on, the hint names it, and with ``settings.fallback`` it is served.
+    An ArtifactError where it is damaged or does not reproduce its answers on this CPU, a MissingPackageError where its
+    runtime is not installed; where the bundle carries an FP32 model to fall back on, the hint names it, and with
+    ``settings.fallback`` it is served.
     """
     try:
         return _opened(directory, settings, name)
-    except ArtifactError as error:
+    except (ArtifactError, MissingPackageError) as error:
         spare = directory / bundle.FALLBACK
         if not (spare / "artifact.json").is_file():
             raise
         if not settings.fallback:
-            hint = f"this bundle carries its FP32 model as well: serve it with --fallback, or as '{spare}'"
+            mend = f"{error.hint}; or " if isinstance(error, MissingPackageError) else ""
+            hint = f"{mend}this bundle carries its FP32 model as well: serve it with --fallback, or as '{spare}'"
             raise ArtifactError(error.message, hint=hint) from error
         console.say(f"{name}: {error.message}; its FP32 model is served")
         return _opened(spare, settings, name)

@@ -23,7 +23,8 @@ class ServeSettings(Value):
     bundles: tuple[str, ...] = Field(min_length=1, description="bundles, each a directory or NAME=DIRECTORY")
     fallback: bool = Field(
         default=False,
-        description="serve the FP32 model of a bundle whose own does not reproduce its golden images on this CPU",
+        description="serve the FP32 model of a bundle whose own does not reproduce its golden images on this CPU, "
+        "or whose runtime is not installed",
     )
 
     state: Path | None = Field(
