@@ -63,6 +63,8 @@ def test_a_faked_machine(tmp_path: Path) -> None:
     assert seen.memory_limit == 512 * 2**20
     assert (seen.container, seen.image, seen.revision) == ("podman", "serve@sha256:12", "3b1c+")
     assert seen.variables == {"OMP_NUM_THREADS": "1"}
+    (tmp_path / "run/.containerenv").unlink()
+    assert environment.here(environ={"container": "podman"}, root=tmp_path, command=said).container == "podman"
 
 
 def test_the_same_place_differs_in_nothing(made: Environment) -> None:

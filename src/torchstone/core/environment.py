@@ -34,6 +34,8 @@ VARIABLES = (
 GPU_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
 CONTAINERS = {"/run/.containerenv": "podman", "/.dockerenv": "docker"}
 """Files by which a process knows that it is in a container, and whose."""
+CONTAINER = "container"
+"""Variable in which podman and systemd's containers say what they are, also where their file is missing."""
 UNLIMITED = 2**60
 """Bytes: version 1 of the cgroups says 'no limit' by a number of this size."""
 IMAGE = "TORCHSTONE_IMAGE"
@@ -106,7 +108,9 @@ def here(
         blas=_blas(),
         providers=_providers(),
         variables={name: environ[name] for name in VARIABLES if name in environ},
-        container=container or ("kubernetes" if "KUBERNETES_SERVICE_HOST" in environ else None),
+        container=container
+        or environ.get(CONTAINER)
+        or ("kubernetes" if "KUBERNETES_SERVICE_HOST" in environ else None),
         image=environ.get(IMAGE),
         revision=_revision(run),
         packages=dict(sorted((_plain(name), one.version) for name, one in distributions.items())),
