@@ -64,6 +64,8 @@ def main() -> int:
     for licence, count in Counter(licences.values()).most_common():
         print(f"{count:4}  {licence}")
     print(f"{len(licences)} of {len(locked())} locked packages are installed here; {len(wrong)} refused")
+    if absent := sorted(locked() - licences.keys()):
+        print(f"not installed, and not looked at: {', '.join(absent)}")
     return 1 if wrong else 0
 
 

@@ -141,11 +141,29 @@ def test_one_wheel_is_the_same_wherever_it_was_installed() -> None:
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no environment"):
+    with pytest.raises(ConfigError, match="there is nothing at"):
+        _against.stored(str(tmp_path / "runs/gone"))
+    with pytest.raises(ConfigError, match="holds no environment"):
         _against.stored(str(tmp_path))
     (tmp_path / "environment.json").write_text('{"python": "3.11"}')
-    with pytest.raises(ArtifactError, match="no valid Environment"):
+    with pytest.raises(ArtifactError, match=r"no valid Environment: system: field required, and \d+ more\n"):
         _against.stored(str(tmp_path))
+
+
+def test_a_revision_that_is_not_known_changes_nothing(made: Environment) -> None:
+    known = made.model_copy(update={"revision": "3b1c"})
+    (elsewhere,) = told(known, revision=None)
+    assert elsewhere.severity == "info"
+    (changed,) = told(known, revision="3b1d")
+    assert changed.severity == "warning"
+
+
+def test_questions_that_do_not_go_together_are_refused(made: Environment, tmp_path: Path) -> None:
+    made.save(tmp_path / "environment.json")
+    for words in (("--against", str(tmp_path), "--model", "resnet18"), ("--batch", "256")):
+        refused = torchstone("doctor", *words)
+        assert refused.returncode == 2
+        assert "hint:" in refused.stderr
 
 
 def test_the_command_and_what_strict_makes_of_it(made: Environment, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from faked import examine, mapped, only
 
 from torchstone.core import registry
+from torchstone.core.errors import EXTRAS_OF_PACKAGE, ConfigError
 from torchstone.doctor import Machine, Package, TorchBuild, doctor
 
 
@@ -160,6 +161,21 @@ def test_extras_that_are_missing_in_part(sound: Machine) -> None:
         "train": "pip install 'torchstone[train]'",
         "openvino": "pip install 'torchstone[openvino]'",
     }
+
+
+def test_an_extra_is_not_begun_by_what_another_one_brought(sound: Machine) -> None:
+    """Where 'serve' alone is installed, ONNX Runtime is there, and it is none of the judge's that failed."""
+    served = {package for package, extras in EXTRAS_OF_PACKAGE.items() if "serve" in extras}
+    findings = examine("extras", sound, importable=lambda name: name in served)
+    assert {finding.severity for finding in findings} == {"info"}
+
+
+def test_a_check_can_be_left_out(sound: Machine) -> None:
+    assert "neighbour" in {finding.check for finding in doctor(sound)}
+    assert "neighbour" not in {finding.check for finding in doctor(sound, skip=["neighbour"])}
+    with pytest.raises(ConfigError, match="no check 'neighbor'") as caught:
+        doctor(sound, skip=["neighbor"])
+    assert "neighbour" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def from_os_error(error: OSError) -> UserError | None:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageError(
             f"no permission to read or write{where}",
-            hint="is it yours? results can go elsewhere with --runs or --out, where a verb has them",
+            hint="is it yours? what is written can go elsewhere with --runs, --out or --state, whichever the verb has",
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
         return StorageError(

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from torchstone.core import files
 from torchstone.core.errors import ArtifactError
@@ -47,9 +47,12 @@ class Value(BaseModel):
         content = files.read_json(path)
         try:
             return cls.model_validate(content)
-        except ValueError as error:
+        except ValidationError as error:
+            first, *others = error.errors(include_url=False, include_input=False)
+            where = ".".join(map(str, first["loc"])) or "all of it"
+            more = f", and {len(others)} more" if others else ""
             raise ArtifactError(
-                f"'{path}' is no valid {cls.__name__}: {error}",
+                f"'{path}' is no valid {cls.__name__}: {where}: {first['msg'].lower()}{more}",
                 hint="was it made by another version of torchstone?",
             ) from None
 

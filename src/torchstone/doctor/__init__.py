@@ -8,14 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from torchstone.core import machine, registry
-from torchstone.core.errors import MissingPackageError
+from torchstone.core.errors import ConfigError, MissingPackageError, nearest
 from torchstone.core.values import Finding
 
 ORDER = ("error", "warning", "info")
@@ -179,14 +179,20 @@ class Machine:
         return min(self.host_cores, self.affinity, machine.usable_cores(self.cgroup))
 
 
-def doctor(context: Machine | None = None) -> list[Finding]:
-    """Run every check; errors first, then warnings, then what was seen and is well.
+def doctor(context: Machine | None = None, *, skip: Sequence[str] = ()) -> list[Finding]:
+    """Run every check but those to ``skip``; errors first, then warnings, then what was seen and is well. A ConfigError
+    where there is no check of that name.
 
     A check whose packages are not installed says so and how to get them; it is not an error to work without them.
     """
     context = context or Machine()
     findings: list[Finding] = []
-    for name in registry.machine_checks.names():
+    names = registry.machine_checks.names()
+    if unknown := next((name for name in skip if name not in names), None):
+        raise ConfigError(f"doctor has no check '{unknown}'", hint=nearest(unknown, names))
+    for name in names:
+        if name in skip:
+            continue
         check = registry.machine_checks.get(name)
         missing = [package for package in check.requires if not context.importable(package)]
         if missing:

@@ -47,9 +47,12 @@ RULES = {
 def stored(place: str) -> Environment:
     """The environment of a run, or of a directory of evidence. A ConfigError where there is none."""
     path = Run(Path(place).expanduser()).environment
+    if not Path(place).expanduser().exists():
+        raise ConfigError(f"there is nothing at '{place}'", hint="name a run, such as runs/flowers")
     if not path.is_file():
         raise ConfigError(
-            f"there is no environment at '{place}'", hint="name a run, such as runs/flowers, or a directory of evidence"
+            f"'{place}' holds no environment.json",
+            hint="name a run, such as runs/flowers, or a directory of evidence (torchstone judge --evidence --out)",
         )
     return Environment.load(path)
 
@@ -68,6 +71,8 @@ def _field(field: str, then: Environment, now: Environment) -> Finding | None:
     if before == after:
         return None
     rule = RULES[field]
+    if field == "revision" and None in (before, after):  # it was, or is, no repository: nothing of it took part
+        rule = rule._replace(changes="")
     said = _change(before, after)
     return Finding(
         check="against",

@@ -24,16 +24,23 @@ WITHOUT = {
 
 
 class Extras:
-    """Each extra of pyproject.toml: its packages counted, without importing them."""
+    """Each extra of pyproject.toml: its packages counted, without importing them. One is begun, and worth a warning,
+    where a package is there that no complete extra has brought."""
 
     requires: ClassVar[tuple[str, ...]] = ()
 
     def run(self, context: Machine) -> list[Finding]:
         findings = []
-        for extra in sorted({extra for extras in EXTRAS_OF_PACKAGE.values() for extra in extras}):
-            packages = [package for package, extras in EXTRAS_OF_PACKAGE.items() if extra in extras]
-            missing = [package for package in packages if not context.importable(package)]
+        installed = {package for package in EXTRAS_OF_PACKAGE if context.importable(package)}
+        names = sorted({extra for extras in EXTRAS_OF_PACKAGE.values() for extra in extras})
+        members = {
+            extra: [package for package, extras in EXTRAS_OF_PACKAGE.items() if extra in extras] for extra in names
+        }
+        brought = {package for packages in members.values() if installed.issuperset(packages) for package in packages}
+        for extra, packages in members.items():
+            missing = [package for package in packages if package not in installed]
             there = len(packages) - len(missing)
+            begun = not brought.issuperset(installed.intersection(packages))
             count = f"the extra '{extra}': {there} of {len(packages)} packages installed"
             evidence = {"extra": extra, "installed": there, "missing": missing}
             if not missing:
@@ -42,7 +49,7 @@ class Extras:
             findings.append(
                 Finding(
                     check="extras",
-                    severity="warning" if there else "info",
+                    severity="warning" if begun else "info",
                     message=f"{count}; missing: {', '.join(missing)}. Without them {WITHOUT[extra]}",
                     hint=f"pip install 'torchstone[{extra}]'",
                     evidence=evidence,
