@@ -72,9 +72,12 @@ def test_the_launch_files_start_a_training_that_the_command_line_knows(name: str
         words = words[words.index("torchrun") : words.index("&")]
         words[words.index("$@")] = "flowers"
     else:
-        service, job = yaml.safe_load_all(text)
+        service, job, policy = yaml.safe_load_all(text)
         assert service["spec"]["ports"][0]["port"] == 29500
         words = job["spec"]["template"]["spec"]["containers"][0]["command"]
         assert f"--nnodes={job['spec']['completions']}" in words
+        pods = job["spec"]["template"]["metadata"]["labels"]
+        assert policy["spec"]["podSelector"]["matchLabels"] == pods
+        assert policy["spec"]["ingress"] == [{"from": [{"podSelector": {"matchLabels": pods}}]}]
     verb, _ = parsed(shlex.join(words[words.index("-m") + 1 :]))
     assert verb == "train"
