@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,9 +63,14 @@ def resolved(extras: tuple[str, ...], python: str, before: str) -> str:
             "--python-platform", "x86_64-manylinux_2_28", "--constraint", str(LOCKS / "constraints.in"),
             "--generate-hashes", "--exclude-newer", before, "--no-header", "--no-annotate", "--no-config", "--quiet",
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and any(words.lower() in done.stderr.lower() for words in UNREACHABLE):
-        raise ConnectionError(done.stderr)
+        for pause in (5, 30, None):  # an index that is away for a moment is no reason to fail
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            away = done.returncode != 0 and any(words.lower() in done.stderr.lower() for words in UNREACHABLE)
+            if not away:
+                break
+            if pause is None:
+                raise ConnectionError(done.stderr)
+            time.sleep(pause)
     if done.returncode:
         raise SystemExit(f"error: no lock for {', '.join(extras) or 'the build'} and Python {python}\n{done.stderr}")
     named = f"extras {', '.join(extras)}" if extras else "what makes the wheel"
