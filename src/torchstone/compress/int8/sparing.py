@@ -16,7 +16,7 @@ from torchstone.core.values import Artifact
 
 
 class Sparing:
-    """A quantiser (compress.int8.Quantising) that for no depthwise layer in INT8. ``layers`` are the others."""
+    """A quantiser (compress.int8.Quantising) that asks for no depthwise layer in INT8. ``layers`` are the others."""
 
     def __init__(self, maker: Maker, artifact: Artifact, pixels: NDArray[np.uint8], config: Any) -> None:
         self._whole = maker(artifact, pixels, config)
@@ -36,7 +36,7 @@ class Sparing:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._whole.__exit__(*_)
+        self._whole.__exit__()
 
     def write(self, out_dir: Path, floating: Collection[str] = ()) -> None:
         self._whole.write(out_dir, [*self.depthwise, *floating])
