@@ -19,7 +19,10 @@ class Image:
     id: str
     created: str
     labels: dict[str, str]
+    variables: tuple[str, ...]
+    """Of its environment, ``NAME=value``."""
     history: tuple[str, ...]
+    """The steps of its build."""
     root: Path
 
     def python_packages(self) -> list[metadata.Distribution]:
@@ -50,6 +53,7 @@ def opened(name: str) -> Iterator[Image]:
             id=about["Id"],
             created=about["Created"],
             labels=about["Config"].get("Labels") or {},
+            variables=tuple(about["Config"].get("Env") or ()),
             history=tuple(one.get("CreatedBy", "") for one in history),
             root=Path(_podman("image", "mount", name).strip()),
         )

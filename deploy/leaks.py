@@ -1,7 +1,6 @@
 """Refuse an image that holds a secret: in a file that no package brought, in its variables or in its build's steps.
 
     python deploy/leaks.py localhost/torchstone-serve
-
     python deploy/leaks.py torchstone-serve --base docker.io/library/python:3.12-slim-bookworm
 
 The patterns are those of `detect-secrets` but for the two that go by a text's entropy, which see one in every
@@ -17,7 +16,6 @@ import argparse
 import contextlib
 import filecmp
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -79,16 +77,12 @@ def found(image: Image, files: list[Path]) -> list[str]:
         if path.stat().st_size > LARGEST
     ]
     plugins = sorted({one.__name__ for one in get_mapping_from_secret_type_to_class().values()} - set(BY_ENTROPY))
-    variables = subprocess.run(
-        ["podman", "image", "inspect", "--format", "{{range .Config.Env}}{{println .}}{{end}}", image.name],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
     with (
         transient_settings({"plugins_used": [{"name": name} for name in plugins]}),
         tempfile.TemporaryDirectory() as at,
     ):
         steps = Path(at, "steps and variables")
-        steps.write_text("\n".join((*image.history, variables)), encoding="utf-8")
+        steps.write_text("\n".join((*image.history, *image.variables)), encoding="utf-8")
         secrets = SecretsCollection()
         for path in (steps, *(path for path in files if path.stat().st_size <= LARGEST)):
             secrets.scan_file(str(path))

@@ -3,8 +3,9 @@ ones, the licence that they name.
 
     python deploy/sbom.py localhost/torchstone-serve serve.cdx.json
 
-Read from the image's files, not from what was asked for when it was built. The same image gives the same file. The
-file is checked against CycloneDX's own schema before it is written.
+Read from the image's files, not from what was asked for when it was built; a Python that neither brought, as in
+Docker's images of it, is the base's to tell. The same image gives the same file, which is checked against CycloneDX's
+own schema before it is written.
 """
 
 from __future__ import annotations

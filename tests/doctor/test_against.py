@@ -160,7 +160,11 @@ def test_a_revision_that_is_not_known_changes_nothing(made: Environment) -> None
 
 def test_questions_that_do_not_go_together_are_refused(made: Environment, tmp_path: Path) -> None:
     made.save(tmp_path / "environment.json")
-    for words in (("--against", str(tmp_path), "--model", "resnet18"), ("--batch", "256")):
+    for words in (
+        ("--against", str(tmp_path), "--model", "resnet18"),
+        ("--batch", "256"),
+        ("--model", "resnet18", "--skip", "disk"),
+    ):
         refused = torchstone("doctor", *words)
         assert refused.returncode == 2
         assert "hint:" in refused.stderr

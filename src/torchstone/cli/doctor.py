@@ -38,6 +38,8 @@ def command(
         raise ConfigError("--against and --model ask two questions", hint="ask them one after the other")
     if model is None and (batch is not None or crop is not None):
         raise ConfigError("--batch and --crop are of --model", hint="torchstone doctor --model resnet50 --batch 256")
+    if skip and (against is not None or model is not None):
+        raise ConfigError("--skip is of the checks, which --against and --model do not run", hint="leave it out")
     if against is not None:
         found = _against.differences(_against.stored(against), environment.here(), against)
     elif model is not None:

@@ -52,7 +52,7 @@ class Value(BaseModel):
             where = ".".join(map(str, first["loc"])) or "all of it"
             more = f", and {len(others)} more" if others else ""
             raise ArtifactError(
-                f"'{path}' is no valid {cls.__name__}: {where}: {first['msg'].lower()}{more}",
+                f"'{path}' is no valid {cls.__name__}: {where}: {first['msg'][:1].lower()}{first['msg'][1:]}{more}",
                 hint="was it made by another version of torchstone?",
             ) from None
 
