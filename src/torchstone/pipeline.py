@@ -26,8 +26,7 @@ def run(settings: Settings) -> Verdict:
         judge.announce(data, budget)
         baseline = find.baseline_of(train.trained(settings, data), settings.threads)
         if plans:
-            made = compress.build_all(plans, baseline, data, seed=settings.seed)
-            built = list({one.id: one for one in made}.values())
+            built = compress.distinct(compress.build_all(plans, baseline, data, seed=settings.seed))
         else:
             built = ladder.climb(settings, data, baseline)
         candidates = [baseline, *built]

@@ -20,6 +20,7 @@ from torchstone.core.errors import ChainError
 from torchstone.core.values import Artifact, Candidate
 from torchstone.runtimes import open_artifact
 from torchstone.runtimes.openvino import core, import_openvino
+from torchstone.stages.compress import distinct
 from torchstone.stages.read import Data
 
 
@@ -321,6 +322,20 @@ def test_nothing_goes_back_where_the_drop_holds(baseline: Candidate, data: Data)
     done = made("int8:max_drop=5", baseline, data).artifact
     assert done.notes[-1].endswith("every layer in INT8")
     assert done.files == made("int8", baseline, data).artifact.files
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_chains_that_come_to_the_same_files_are_one_model(
+    target: str, exported: dict[str, Candidate], baseline: Candidate, data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, onnx = exported[f"int8@{target}"], exported["onnx"]
+    same = made(f"int8:max_drop=50@{target}", baseline, data)
+    assert same.name != plain.name
+    capsys.readouterr()
+    assert distinct([plain, onnx, same, plain]) == [plain, onnx]
+    (note,) = capsys.readouterr().err.splitlines()
+    assert same.name in note
+    assert plain.name in note
 
 
 @pytest.mark.parametrize("needed", range(1, 8))

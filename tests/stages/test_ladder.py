@@ -120,13 +120,13 @@ def test_what_was_decided_stays_decided(
     assert climbed(wished, data, baseline) == (chains, why_not)
 
 
-def timed(name: str, ratio: float, noise: str | None = None) -> Screened:
+def timed(name: str, ratio: float, noise: str | None = None, drop: float = 0.0) -> Screened:
     """A candidate as val and screening see it."""
     seen: dict[str, Any] = {
         "candidate": SimpleNamespace(name=name, free=False, artifact=SimpleNamespace(size_mb=1.0, chain=name)),
         "speed": SimpleNamespace(ratio=ratio, upper=1.1 * ratio),
         "latency": SimpleNamespace(median_ms=1.0, lower_ms=0.9),
-        "accuracy": SimpleNamespace(difference=0.0, lower=0.0),
+        "accuracy": SimpleNamespace(difference=drop, lower=0.0),
     }
     return Screened(**seen, risk=0.0, noise=noise)
 
@@ -152,6 +152,34 @@ def test_a_shape_that_is_not_faster_is_not_trained(
     why_not = climb.skip(ladder.Rung(chain="prune=0.3+finetune=2+int8@openvino", kind="trained"))
     assert (why_not is None) is tried
     assert tried or "without any training" in (why_not or "")
+
+
+@pytest.mark.parametrize(
+    ("drops", "why_not"),
+    [
+        ((0.2, None), ("'int8@openvino' loses", "'int8@openvino' loses")),
+        ((2.0, None), (None, None)),  # the cheap rescue is to be tried; where it cannot be had, layers by val
+        ((2.0, 0.4), (None, "'int8:depthwise=float@openvino' loses no more than allowed")),
+        ((2.0, 1.0), (None, None)),
+        ((None, None), ("'int8@openvino' was not built", "'int8@openvino' was not built")),
+    ],
+)
+def test_a_rescue_is_for_what_loses_too_much_and_the_cheapest_comes_first(
+    drops: tuple[float | None, float | None], why_not: tuple[str | None, str | None],
+    settings: Settings, data: Data, baseline: Candidate, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    strict = settings.model_copy(update={"max_drop": 0.5})
+    rescues = [rung for rung in ladder.rungs(strict, "lenet5", 224) if rung.chain.endswith("openvino")]
+    rescues = [rung for rung in rescues if rung.kind == "rescue"]
+    assert [rung.chain for rung in rescues] == ["int8:depthwise=float@openvino", "int8:max_drop=0.25@openvino"]
+    names = ("int8@openvino", "int8:depthwise=float@openvino")
+    there = [timed(name, 4.0, drop=drop) for name, drop in zip(names, drops, strict=True) if drop is not None]
+    climb = ladder._Climb(strict, data, baseline, spent=0.0)
+    monkeypatch.setattr(climb, "_screened", lambda *_: there)
+    for rung, expected in zip(rescues, why_not, strict=True):
+        said = climb.skip(rung)
+        assert (said is None) is (expected is None), rung.chain
+        assert (expected or "") in (said or "")
 
 
 @pytest.mark.parametrize(("left", "said"), [(10.0, "it would take about"), (10_000.0, None)])

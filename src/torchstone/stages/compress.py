@@ -37,6 +37,16 @@ def build_all(plans: Sequence[chain.Plan], baseline: Candidate, data: Data, *, s
     return [build.candidate(plan, baseline.artifact, sets, data.run, seed=seed, threads=threads) for plan in plans]
 
 
+def distinct(made: Sequence[Candidate]) -> list[Candidate]:
+    """Each model once, by the name that it had first. What another chain came to as well is said, and asked once."""
+    first: dict[str, Candidate] = {}
+    for one in made:
+        known = first.setdefault(one.id, one)
+        if known.name != one.name:
+            console.say(f"note: '{one.name}' came to the very files of '{known.name}': one model, judged once")
+    return list(first.values())
+
+
 def _check(plans: Sequence[chain.Plan], baseline: Candidate) -> None:
     """Raise the ChainError of the first step that this network does not allow, as far as that is known beforehand; then
     say what the user may not have meant."""

@@ -18,7 +18,7 @@ from torchstone.judge import verdict as verdicts
 from torchstone.judge.evidence import Evidence
 from torchstone.judge.select import Shortlist
 from torchstone.stages import clock, screening
-from torchstone.stages.compress import build_all, plan_all
+from torchstone.stages.compress import build_all, distinct, plan_all
 from torchstone.stages.find import candidate_of, find_artifact, seed_of, split_runtime
 from torchstone.stages.publish import publish
 from torchstone.stages.read import Data, opened
@@ -165,7 +165,7 @@ def judge(
     data = opened(run_of(artifact))
     _check_columns(data, slices)
     with files.locked(data.run.root):
-        candidates = [first, *(_find(name, first, data, threads) for name in named)]
+        candidates = [first, *distinct([_find(name, first, data, threads) for name in named])]
         procedure = "holm" if unordered else "fixed-order"
         chosen = select.named(candidates, [one.id for one in candidates[1:]], procedure)
         verdict = decide(data, candidates, chosen, budget, how, slices)

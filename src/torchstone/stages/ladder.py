@@ -29,11 +29,13 @@ from torchstone.judge import select, winner
 from torchstone.judge.select import Screened
 from torchstone.models import families
 from torchstone.stages import screening
-from torchstone.stages.compress import build_all
+from torchstone.stages.compress import build_all, distinct
 from torchstone.stages.read import Data
 
 FREE = ("onnx", "openvino", "bf16@openvino")
 CALIBRATED = ("int8@onnxruntime", "int8@openvino")
+SPARING = {"int8@openvino": "int8:depthwise=float@openvino"}
+"""By the chain that it rescues: a rescue that asks nothing. In ONNX Runtime it hardly helps (docs/log.md)."""
 SMALLEST_SIDE = 96
 """Pixels below which a lower resolution leaves too little to see."""
 SLACK = 1.25
@@ -51,8 +53,8 @@ class Rung:
 
     chain: str
     kind: Kind
-    instead_of: str | None = None
-    """The chain that a rescue is for."""
+    instead_of: tuple[str, ...] = ()
+    """Of a rescue: the chain that it is for, and its cheaper rescues: one that loses little makes it needless."""
 
 
 def rungs(settings: Settings, architecture: str, crop: int) -> tuple[Rung, ...]:
@@ -60,10 +62,12 @@ def rungs(settings: Settings, architecture: str, crop: int) -> tuple[Rung, ...]:
     epochs = settings.finetune
     found = [Rung(chain=text, kind="free") for text in FREE]
     found += [Rung(chain=text, kind="calibrated") for text in CALIBRATED]
+    found += [Rung(chain=text, kind="rescue", instead_of=(plain,)) for plain, text in SPARING.items()]
     for text in reversed(CALIBRATED):
         name, _, target = text.partition("@")
         rescued = f"{name}:max_drop={settings.max_drop / 2:g}@{target}"
-        found.append(Rung(chain=rescued, kind="rescue", instead_of=text))
+        cheaper = (SPARING[text],) if text in SPARING else ()
+        found.append(Rung(chain=rescued, kind="rescue", instead_of=(text, *cheaper)))
     shrunk = ["prune=0.3"]
     smaller = round(0.75 * crop / 32) * 32
     shrunk += [f"resolution={smaller}"] if smaller >= SMALLEST_SIDE else []
@@ -109,7 +113,7 @@ def climb(settings: Settings, data: Data, baseline: Candidate) -> list[Candidate
             way.built += way.build(rung.chain)
     if stored.get("question") != question or "front" not in stored:
         files.write_json(path, {"question": question, "rungs": past, "front": way.front()})
-    return list({one.id: one for one in way.built}.values())
+    return distinct(way.built)
 
 
 class _Climb:
@@ -181,11 +185,12 @@ class _Climb:
         return [one for one in screened if one.noise is None and select.doubt(one, self.budget) is None]
 
     def _not_in_need(self, rung: Rung, screened: Sequence[Screened]) -> str | None:
-        plain = next((one for one in screened if one.candidate.artifact.chain == rung.instead_of), None)
-        if plain is None:
-            return f"'{rung.instead_of}' was not built"
-        if plain.accuracy.difference <= self.budget.max_drop:
-            return f"'{rung.instead_of}' loses no more than allowed on val"
+        there = {one.candidate.artifact.chain: one for one in screened}
+        if rung.instead_of[0] not in there:
+            return f"'{rung.instead_of[0]}' was not built"
+        for text in rung.instead_of:
+            if text in there and there[text].accuracy.difference <= self.budget.max_drop:
+                return f"'{text}' loses no more than allowed on val"
         return None
 
     def _cannot_win(self, rung: Rung, screened: Sequence[Screened]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Collection
 from contextlib import redirect_stderr, redirect_stdout
@@ -21,6 +22,8 @@ from torchstone.runtimes.openvino import core, import_openvino, signal_stack_kep
 
 REQUIRES = ("openvino", "nncf")
 OPTIONS = {"preset": None, "bias": None, "calibration": ("minmax", "histogram")}
+COUNTED = re.compile(r"[A-Za-z]+_\d+")
+"""A name that OpenVINO gives to a node that has none."""
 
 
 class Quantiser:
@@ -58,9 +61,8 @@ class Quantiser:
         model = core().read_model(self._path)
         if self._biases is not None:
             self._biases.correct(model, floating)
-        openvino.save_model(
-            self._quantised(model, self._pixels, floating), out_dir / "model.xml", compress_to_fp16=False
-        )
+        made = _named(self._quantised(model, self._pixels, floating))
+        openvino.save_model(made, out_dir / "model.xml", compress_to_fp16=False)
 
     @signal_stack_kept()
     def _quantised(self, model: Any, pixels: NDArray[np.uint8], floating: Collection[str]) -> Any:
@@ -89,6 +91,15 @@ class Quantiser:
                     activations_range_estimator_params=ranges[self._config.calibration],
                 ),
             )
+
+
+def _named(model: Any) -> Any:
+    """``model``, whose nodes that NNCF added are numbered from one on. OpenVINO counts through the whole process, so
+    that the same model would be another file each time that it is made."""
+    added = [node for node in model.get_ordered_ops() if COUNTED.fullmatch(node.get_friendly_name())]
+    for number, node in enumerate(added, 1):
+        node.set_friendly_name(f"{node.get_type_name()}/{number}")
+    return model
 
 
 def _depthwise(node: Any) -> bool:
