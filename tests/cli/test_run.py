@@ -164,6 +164,10 @@ def test_compress_evaluate_and_judge_by_themselves(copy: Path) -> None:
     assert verdict["look"] == 1  # the ledger lies beside the run, and only the run was copied
     assert verdict["rows"][1]["accuracy"]["part"] == "test"
     assert verify(copy)["exit_code"] == 0
+    same = torchstone("judge", copy, built[0]["directory"], copy, "--max-drop", "20")
+    assert same.returncode == 2
+    assert "is named as its own candidate" in same.stderr
+    assert verify(copy)["exit_code"] == 0, "and nothing was lost by asking"
 
 
 def interrupted(place: Path, until: str, how: signal.Signals) -> tuple[int, str]:

@@ -338,6 +338,16 @@ def test_chains_that_come_to_the_same_files_are_one_model(
     assert plain.name in note
 
 
+@pytest.mark.parametrize("images", [300, 128, 32, 5])
+def test_layers_are_compared_on_images_of_all_classes(images: int) -> None:
+    """Calibration images stand in the order of their classes: the first ones would be of one."""
+    pixels = np.arange(images, dtype=np.uint16)
+    some = rescue._some(pixels)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
+    assert len(set(some)) == min(images, rescue.RANKED_BY)
+    assert (some[0], some[-1]) == (0, images - 1)
+    assert np.diff(some).max() <= np.ceil((images - 1) / (len(some) - 1))
+
+
 @pytest.mark.parametrize("needed", range(1, 8))
 def test_the_fewest_layers_are_found(needed: int) -> None:
     tried: list[int] = []

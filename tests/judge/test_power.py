@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multinomial
 
+from torchstone.core.values import Budget
 from torchstone.judge import accuracy, power
 
 FIRST_LOOK = 0.975
@@ -70,6 +71,13 @@ def test_what_run_says_before_it_trains() -> None:
     said = power.statement(629, FIRST_LOOK)
     assert "629 images" in said
     assert "0.6 points if the models agree perfectly, 1.6 at 2 % disagreement" in said
+
+
+def test_of_other_metrics_nothing_is_foretold() -> None:
+    top1 = power.foreseen(300, Budget(max_drop=0.5), 1, FIRST_LOOK)
+    assert len(top1) == 2
+    assert "cannot be shown on 300 test images" in top1[1]
+    assert power.foreseen(300, Budget(max_drop=0.5, metric="auroc"), 2, 0.9875) == ["look 2, bounds at 98.75 %"]
 
 
 def test_a_margin_that_this_test_set_can_never_show_is_said_to_be_so() -> None:

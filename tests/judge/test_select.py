@@ -63,6 +63,21 @@ def test_noise_on_a_small_val_set_excludes_nobody_where_there_is_room(world: Wor
     assert names(world, found) == ["onnx", "int8"]
 
 
+def test_a_long_shot_comes_last_however_few_images_it_differs_on(world: World) -> None:
+    """Many images that differ bound the drop less closely than few: by its bound alone the long shot would be safer."""
+    world.add("torch", ms=4.0, runtime="torch")
+    world.add("onnx", ms=2.0, free=True)
+    world.add("likely", ms=1.0, lost=(20, 0), gained=(18, 0))
+    world.add("bold", ms=0.8, lost=(6, 0))
+    world.time("screening", 6)
+    found = select.shortlist(world.run, world.candidates, Budget(max_drop=1.0))
+    seen = {one.name: row for one, row in select.screen(Evidence(world.run), world.candidates, Budget())}
+    assert isinstance(seen["bold"], select.Screened)
+    assert isinstance(seen["likely"], select.Screened)
+    assert seen["bold"].risk < seen["likely"].risk
+    assert names(world, found) == ["onnx", "likely", "bold"]
+
+
 def test_a_doubtful_drop_takes_no_place_from_those_that_look_well(ladder: World) -> None:
     ladder.add("prune=0.3+int8@openvino", ms=0.4, runtime="openvino", lost=(6, 6))
     ladder.time("screening", 6)
@@ -124,6 +139,15 @@ def test_a_noisy_session_rules_out_nothing_of_its_own(world: World) -> None:
     world.time("screening", 8, second_process=1.5, session="later")
     world.write_timings(slow, [(row[0], "clean", *row[2:]) for row in noisy])
     assert screened().noise is None, "the control of another session says nothing of this one"
+
+
+def test_times_that_were_noted_as_noisy_rule_out_nothing(world: World) -> None:
+    world.add("torch", ms=4.0, runtime="torch")
+    slow = world.add("slow", ms=6.0)
+    world.time("screening", 8)
+    budget = Budget(max_drop=1.0, min_speedup=1.5)
+    assert select.shortlist(world.run, world.candidates, budget).order == ()
+    assert select.shortlist(world.run, world.candidates, budget, {slow: "it was noisy then"}).order == (slow,)
 
 
 def test_a_named_shortlist_keeps_the_users_order(ladder: World) -> None:

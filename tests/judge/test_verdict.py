@@ -306,9 +306,6 @@ def test_slices_say_where_a_candidate_loses(world: World) -> None:
         assert {one.level for one in of_column} == {1 - 0.025 / parts}
         assert [one.drop for one in of_column] == sorted((one.drop for one in of_column), reverse=True)
     assert sum(one.lost for one in found if one.column == "class") == 9
-    accuracy = row(verdict, "int8").accuracy
-    assert accuracy is not None
-    assert (found[0].value, found[0].drop) == (accuracy.worst_class, pytest.approx(accuracy.worst_class_drop))
 
 
 @pytest.mark.parametrize(("lost", "proof"), [(1, "proven"), (7, "open"), (60, "refuted")])

@@ -351,7 +351,7 @@ class Builder:
         return AccuracyResult(
             part=part, images=len(truth), baseline_top1=100 * right[0].mean(), top1=100 * right[1].mean(), lost=lost,
             gained=gained, drop=drop, drop_upper=drop + reach, drop_lower=drop - reach,
-            agreement=100 - 100 * (lost + gained) / len(truth), worst_class=self.names[8], worst_class_drop=3.21,
+            agreement=100 - 100 * (lost + gained) / len(truth),
         )  # fmt: skip
 
     def metrics(self, recipe: Recipe, accuracy: AccuracyResult, tested: bool) -> tuple[MetricResult, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +15,11 @@ from torchstone.config import Settings
 from torchstone.config import settings as settings_of
 from torchstone.core import files
 from torchstone.core.errors import ConfigError
+from torchstone.core.run import Run
 from torchstone.core.values import Candidate
 from torchstone.evaluate import predict
 from torchstone.judge.select import Screened
-from torchstone.stages import clock, ladder
+from torchstone.stages import clock, ladder, screening
 from torchstone.stages.read import Data
 
 
@@ -58,7 +60,7 @@ def test_more_is_tried_where_time_or_a_wish_says_so(settings: Settings) -> None:
         ("torchvision:regnet_y_400mf", None),
     ],
 )
-def test_every_ladder_holds_a_smaller_network_of_the_family(
+def test_a_ladder_holds_a_smaller_network_where_the_family_has_one(
     architecture: str, student: str | None, settings: Settings
 ) -> None:
     fresh = [rung.chain for rung in ladder.rungs(settings, architecture, 224) if rung.kind == "fresh"]
@@ -180,6 +182,31 @@ def test_a_rescue_is_for_what_loses_too_much_and_the_cheapest_comes_first(
         said = climb.skip(rung)
         assert (said is None) is (expected is None), rung.chain
         assert (expected or "") in (said or "")
+
+
+def test_layers_are_chosen_by_top1_where_that_is_what_counts(settings: Settings) -> None:
+    other = settings.model_copy(update={"metric": "ece"})
+    for asked, there in ((settings, True), (other, False)):
+        assert any("max_drop" in rung.chain for rung in ladder.rungs(asked, "lenet5", 224)) is there
+
+
+def test_a_verdict_goes_before_what_it_stands_on_is_replaced(
+    settings: Settings, data: Data, baseline: Candidate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "run")
+    for path in (run.verdict, run.report):
+        files.write_bytes(path, b"{}")
+    seen: list[bool] = []
+
+    def screened(*_: object) -> dict[str, str]:
+        seen.append(run.verdict.exists() or run.report.exists())
+        return {baseline.id: "not timed"}
+
+    monkeypatch.setattr(screening, "screen", screened)
+    climb = ladder._Climb(settings, replace(data, run=run), baseline, spent=0.0)
+    climb.built.append(baseline)
+    climb.front()
+    assert seen == [False]
 
 
 @pytest.mark.parametrize(("left", "said"), [(10.0, "it would take about"), (10_000.0, None)])

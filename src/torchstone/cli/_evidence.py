@@ -90,7 +90,7 @@ def _columns(metric: Metric) -> tuple[Column[EvidenceRow], ...]:
     return (
         Column(title="top-1", cell=lambda row: top1(row.accuracy)),
         *((Column(title=METRICS[metric], cell=value),) if metric != "top1" else ()),
-        Column(title="drop (at most)", cell=drop),
+        Column(title=f"{wording.loss_of(metric)} (at most)", cell=drop),
         Column(title="lost", cell=paired(lambda found: Cell(wording.count(found.lost)))),
         Column(title="gained", cell=paired(lambda found: Cell(wording.count(found.gained)))),
         Column(

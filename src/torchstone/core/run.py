@@ -20,6 +20,9 @@ class Run:
     """A run directory. Making one touches nothing on the disk."""
 
     root: Path
+    measured: str = "evidence"
+    """Folder of answers and times, below ``root``. A search over chains has its own: what it times must not replace
+    what a verdict stands on."""
 
     @property
     def name(self) -> str:
@@ -57,6 +60,11 @@ class Run:
     def report(self) -> Path:
         return self.root / "report.html"
 
+    def retract(self) -> None:
+        """Take the verdict and its report away, before anything that they stand on is replaced."""
+        self.report.unlink(missing_ok=True)
+        self.verdict.unlink(missing_ok=True)
+
     @property
     def bundle(self) -> Path:
         return self.root / "bundle"
@@ -92,7 +100,7 @@ class Run:
         return self.root / "studies"
 
     def evidence(self, candidate: Candidate) -> Path:
-        return self.root / "evidence" / candidate.slug
+        return self.root / self.measured / candidate.slug
 
     def predictions(self, candidate: Candidate, part: Part) -> Path:
         return self.evidence(candidate) / f"predictions-{part}.parquet"

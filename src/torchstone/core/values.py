@@ -24,8 +24,10 @@ PARTS: tuple[Part, ...] = ("train", "val", "calib", "test")
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 """The gravest first."""
 METRICS: dict[Metric, str] = {"top1": "top-1", "macro_f1": "macro F1", "auroc": "AUROC", "ece": "calibration error"}
-"""What a margin can be about, as it is printed. AUROC is of each class against the rest, averaged over the classes; of
-the calibration error (15 bins of equal width), less is better."""
+"""What a margin can be about, as it is printed. AUROC is of each class against the rest, averaged over the classes; the
+calibration error has 15 bins of equal width."""
+LESS_IS_BETTER: frozenset[Metric] = frozenset({"ece"})
+"""Metrics that a worse model has more of; all others are worse where they fall."""
 
 CATALOG_VERSION = 3
 """Of the catalog's columns and what they mean: raise it when either changes."""

@@ -33,8 +33,6 @@ class AccuracyResult(Value):
         default="open", description="whether 99 % of the baseline's top-1 is kept, by the bounds of the drop"
     )
     agreement: float = Field(description="per cent of images on which both give the same class")
-    worst_class: str | None = Field(default=None, description="the class whose recall falls most")
-    worst_class_drop: float = Field(default=0.0, description="points of recall that it loses")
 
 
 class MetricResult(Value):
@@ -145,7 +143,9 @@ class CandidateVerdict(Value):
     same_runtime: SpeedResult | None = Field(
         default=None, description="against the unchanged weights in the same runtime"
     )
-    free_rival: SpeedResult | None = Field(default=None, description="against the fastest free candidate that passes")
+    free_rival: SpeedResult | None = Field(
+        default=None, description="against the verdict's free rival, whether that passes or not"
+    )
     latency: LatencyResult | None = None
     portrait: Portrait | None = Field(default=None, description="of the baseline and of what met the test set")
     throughput: float | None = Field(default=None, description="images a second at batch 32, one session's median")
@@ -201,11 +201,17 @@ class Verdict(Value):
         default="val", description="how the shortlist came about: by val and screening, or named by the user"
     )
     free_rival: str | None = Field(
-        default=None, description="id of the fastest free candidate by screening: what a compression had to beat"
+        default=None,
+        description="id of the free candidate beside which the others were timed as well: by screening the fastest "
+        "that looks as if it met the budget, of named ones the first",
     )
     winner: str | None = Field(default=None, description="candidate id")
     worth_compressing: bool | None = Field(
-        default=None, description="False: a free rival is as fast. None: nothing passed"
+        default=None,
+        description="True: the winner is a compression, proven 5 % faster than each free candidate that passed, and "
+        "proven faster than the baseline or needed for the size. False: the winner is free, for no compression is "
+        "proven 5 % faster; or a compression that is neither faster than the baseline nor needed. None: nothing "
+        "passed, or a compression that is undecided or void may be faster, or the clock cannot tell",
     )
     sentence: str = Field(description="the answer in one sentence")
     evidence: dict[str, str] = Field(description="file below the run: sha256, for everything the numbers come from")

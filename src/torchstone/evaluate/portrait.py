@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 BATCHES = (1, 32)
 ROUNDS = 8
 BLOCK_MS = 40.0
-ENOUGH = 400
-"""Calls at batch 1: from 368 on a p99 has a bound at 97.5 %."""
 MOST_SECONDS = 10.0
 """Of the calls of one kind, for models that are too slow for that many."""
 COLUMNS = ("threads", "batch", "kind", "round", "ms")
@@ -39,12 +37,13 @@ COLUMNS = ("threads", "batch", "kind", "round", "ms")
 
 
 def portraits(
-    candidates: Sequence[Candidate], pixels: Mapping[int, NDArray[np.uint8]], encoded: Sequence[bytes]
+    candidates: Sequence[Candidate], pixels: Mapping[int, NDArray[np.uint8]], encoded: Sequence[bytes], calls: int
 ) -> dict[str, tuple[pl.DataFrame, dict[str, Any]]]:
     """Candidate id: its table of ``COLUMNS``, a row a call, and what was true of the session.
 
     ``pixels`` are real images, uint8[n, side, side, 3] for each side that a candidate takes; ``encoded`` the files of
-    some. Raises an ArtifactError that names the candidate whose process died or could not open its model.
+    some; ``calls`` are enough at batch 1 (``judge.tail.calls_needed``). Raises an ArtifactError that names the
+    candidate whose process died or could not open its model.
     """
     rows: dict[str, list[dict[str, Any]]] = {one.id: [] for one in candidates}
     peaks: dict[str, dict[int, float]] = {one.id: {} for one in candidates}
@@ -63,7 +62,7 @@ def portraits(
                 for turn in track(range(ROUNDS), f"portraits, {threads} thread{'s' if threads > 1 else ''}", ROUNDS):
                     order = generator("portrait", threads, turn).permutation(len(candidates))
                     for key in (candidates[index].id for index in order):
-                        for row in _round(opened[key], rows[key], threads, files):
+                        for row in _round(opened[key], rows[key], threads, files, calls):
                             rows[key].append({"threads": threads, "round": turn, **row})
                 for key, worker in opened.items():
                     peaks[key][threads] = worker.ask("memory")["peak_mb"]
@@ -104,13 +103,15 @@ def gzipped_mb(candidate: Candidate) -> float:
     return sum(files.gzipped(directory / name) for name in candidate.artifact.files) / 1e6
 
 
-def _round(worker: Worker, past: Sequence[Mapping[str, Any]], threads: int, files: Path) -> Iterator[dict[str, Any]]:
+def _round(
+    worker: Worker, past: Sequence[Mapping[str, Any]], threads: int, files: Path, enough: int
+) -> Iterator[dict[str, Any]]:
     """One candidate's calls of every kind in a round."""
 
     def wanted(kind: str) -> int:
         """Calls at batch 1: an even part of what is enough; one, where these have had their seconds."""
         spent = (row["ms"] for row in past if (row["threads"], row["batch"], row["kind"]) == (threads, 1, kind))
-        return -(-ENOUGH // ROUNDS) if sum(spent) < 1e3 * MOST_SECONDS else 1
+        return -(-enough // ROUNDS) if sum(spent) < 1e3 * MOST_SECONDS else 1
 
     for batch in BATCHES:
         calls = wanted("model") if batch == 1 else 1

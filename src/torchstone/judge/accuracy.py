@@ -148,7 +148,6 @@ def compare(
     upper = 100 * upper_bound(lost / effect, gained / effect, n / effect, level)
     lower = 100 * lower_bound(lost / effect, gained / effect, n / effect, level)
     top1 = 100 * int(right.sum()) / n
-    worst_class, worst_drop = _worst_class(labels, before, after, classes)
     return AccuracyResult(
         part=part,
         images=n,
@@ -163,8 +162,6 @@ def compare(
         design_effect=effect,
         keeps_99=keeps(0.99, top1, lower, upper),
         agreement=100 * metrics.agreement(before, after),
-        worst_class=worst_class,
-        worst_class_drop=worst_drop,
     )
 
 
@@ -212,15 +209,3 @@ def _same_questions(part: Part, baseline: Answers, candidate: Answers, classes: 
             )
     if not (np.min(baseline.labels) >= 0 and np.max(baseline.labels) < len(classes)):
         raise ArtifactError(f"{part} labels name a class that the model does not have", hint=hint)
-
-
-def _worst_class(
-    labels: NDArray[np.int64], before: NDArray[np.int64], after: NDArray[np.int64], classes: tuple[str, ...]
-) -> tuple[str | None, float]:
-    """The class whose recall falls most, and by how many points; (None, 0.0) when none falls."""
-    count = len(classes)
-    falls = metrics.recall(metrics.confusion(labels, before, count)) - metrics.recall(
-        metrics.confusion(labels, after, count)
-    )
-    worst = int(np.nanargmax(falls))
-    return (classes[worst], 100 * float(falls[worst])) if falls[worst] > 0 else (None, 0.0)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchstone.core import seeding
-from torchstone.core.values import Metric
+from torchstone.core.values import LESS_IS_BETTER, Metric
 from torchstone.core.verdict import AccuracyResult, Draws, MetricResult
 from torchstone.evaluate import metrics
 from torchstone.judge import stream
@@ -102,7 +102,7 @@ class Metrics:
                     name=name,
                     baseline=100 * one,
                     value=100 * other,
-                    difference=100 * (other - one if name == "ece" else one - other),
+                    difference=100 * (other - one if name in LESS_IS_BETTER else one - other),
                     lower=None if bounds is None else 100 * bounds[0],
                     upper=None if bounds is None else 100 * bounds[1],
                 )

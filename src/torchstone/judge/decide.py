@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from torchstone.core.numbers import rounded_down, rounded_up
-from torchstone.core.values import METRICS, Budget, Outcome
+from torchstone.core.values import LESS_IS_BETTER, METRICS, Budget, Outcome
 from torchstone.core.verdict import AccuracyResult, ControlResult, Decision, LatencyResult, MetricResult, SpeedResult
 from torchstone.judge import bootstrap, power
 
@@ -53,7 +53,7 @@ def lost(found: MetricResult, points: float, digits: int = 2, how: str = "") -> 
     """So many points of the metric in words; negative ones are a gain."""
     verb = "loses" if points >= 0 else "gains"
     of = ""
-    if found.name == "ece":  # less is better
+    if found.name in LESS_IS_BETTER:
         verb = "worsens by" if points >= 0 else "improves by"
     if found.name != "top1":
         of = f" of {METRICS[found.name]}"

@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+from torchstone.core.values import Budget
+
 POWER = 0.8
 USUAL_DISAGREEMENT = 0.02
 """What quantised models typically show against their originals."""
@@ -51,8 +53,18 @@ def smallest_margin(images: int, disagreement: float, level: float) -> float:
     return min(1.0, max(floor, (z + NormalDist().inv_cdf(POWER)) * math.sqrt(disagreement / images)))
 
 
+def foreseen(images: int, budget: Budget, look: int, level: float) -> list[str]:
+    """What can be said of a look before it: which drop so many images can show, and what to do where that is not the
+    budget's. Of other metrics than top-1 the level alone is known beforehand."""
+    begun = f"look {look}, bounds at {100 * level:g} %"
+    if budget.metric != "top1":
+        return [begun]
+    advised = advice(images, budget.max_drop / 100, level)
+    return [f"{begun}: {statement(images, level)}", *([f"note: {advised}"] if advised else [])]
+
+
 def statement(images: int, level: float) -> str:
-    """What ``run`` says before anything is trained."""
+    """Which drop of top-1 a test set of so many images can show."""
     agreed = 100 * smallest_margin(images, 0.0, level)
     usual = 100 * smallest_margin(images, USUAL_DISAGREEMENT, level)
     return (

@@ -10,7 +10,8 @@ beat before it is worth anything.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 from torchstone.core.errors import ArtifactError
@@ -36,7 +37,9 @@ class Shortlist:
     order: tuple[str, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
     free_rival: str | None = None
-    """The fastest candidate that costs nothing and may meet the budget: what a compression must beat."""
+    """A candidate that costs nothing, beside which the others are timed as well: what a compression must beat. Chosen
+    on val, it is the fastest of those that look as if they met the budget (of all, where none does); named, the first
+    that is free."""
     selection: Literal["val", "named"] = "val"
     procedure: Procedure = "fixed-order"
     """In which order and at which levels they are tested (``Verdict.procedure``)."""
@@ -87,18 +90,23 @@ class Doubt:
     reason: str
 
 
-def shortlist(run: Run, candidates: Sequence[Candidate], budget: Budget) -> Shortlist:
+def shortlist(
+    run: Run, candidates: Sequence[Candidate], budget: Budget, noisy: Mapping[str, str] = MappingProxyType({})
+) -> Shortlist:
     """At most three of ``candidates[1:]`` against the baseline ``candidates[0]``; the test part is never touched.
 
+    ``noisy`` says, by id, why the times of a candidate cannot be trusted, where they were noted in a session whose
+    control is not kept any more.
     Bounds of the drop on val are taken at the budget's confidence: they order and exclude, and claim nothing.
     """
     left_out: dict[str, str] = {}
     likely: list[Screened] = []
     unlikely: list[tuple[Screened, Doubt]] = []
-    for candidate, screened in screen(Evidence(run), candidates, budget):
-        if isinstance(screened, str):
-            left_out[candidate.id] = screened
+    for candidate, seen in screen(Evidence(run), candidates, budget):
+        if isinstance(seen, str):
+            left_out[candidate.id] = seen
             continue
+        screened = replace(seen, noise=seen.noise or noisy.get(candidate.id))
         found = doubt(screened, budget)
         if found is None:
             likely.append(screened)
@@ -108,12 +116,11 @@ def shortlist(run: Run, candidates: Sequence[Candidate], budget: Budget) -> Shor
             unlikely.append((screened, found))
     pool = likely or [screened for screened, _ in unlikely]
     rival = max((one for one in pool if one.candidate.free), key=lambda one: one.speed.ratio, default=None)
-    chosen = _choose(pool, rival)
+    chosen = sorted(_choose(pool, rival), key=lambda one: (one.risk, not one.candidate.free, one.speed.ratio))
     _use_spare_places(chosen, pool, [one for one, why in unlikely if likely and why.kind == "drop"])
     taken = {one.candidate.id for one in chosen}
     left_out |= {one.candidate.id: _beaten(one, pool) for one in pool if one.candidate.id not in taken}
     left_out |= {one.candidate.id: why.reason for one, why in unlikely if likely and one.candidate.id not in taken}
-    chosen.sort(key=lambda one: (one.risk, not one.candidate.free, one.speed.ratio))
     return Shortlist(
         order=tuple(one.candidate.id for one in chosen),
         left_out=left_out,

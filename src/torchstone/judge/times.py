@@ -40,8 +40,8 @@ def unclaimed_latency(table: Any) -> LatencyResult | None:
 
 
 def unclaimed_baseline(tables: list[Any], baseline: Candidate) -> LatencyResult | None:
-    """The baseline as the rival of every candidate in the screening session, which has no A/A control. ``tables`` are
-    the candidates'."""
+    """The baseline as it was timed in the screening session, as the rival of every candidate. ``tables`` are the
+    candidates'."""
     slots = [speed.quartets(table, "screening", baseline.id).rival for table in tables if table is not None]
     return without_bounds(speed.latency(np.concatenate(slots), select.SCREENING_LEVEL)) if slots else None
 

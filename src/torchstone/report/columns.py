@@ -50,7 +50,7 @@ class Column(Generic[Row]):
 def of_verdict(found: Verdict, digits: int = 2, ms_digits: int | None = None) -> tuple[Column[CandidateVerdict], ...]:
     """With so many decimals of points and ratios; latencies with so many, or with three significant digits."""
     metric = found.budget.metric
-    drop = "rise" if metric == "ece" else "drop"
+    drop = wording.loss_of(metric)
 
     def latency(row: CandidateVerdict) -> Cell:
         return Cell(wording.milliseconds(row.latency.median_ms, ms_digits)) if row.latency else NOTHING

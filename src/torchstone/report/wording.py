@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from torchstone.core.numbers import rounded_down, rounded_up
-from torchstone.core.values import METRICS, Metric
+from torchstone.core.values import LESS_IS_BETTER, METRICS, Metric
 
 NONE = "—"
 MINUS = "\N{MINUS SIGN}"
@@ -127,14 +127,19 @@ def between(interval: tuple[float, float]) -> str:
     return f"95 %: {at_least(interval[0], 1)} to {at_most(interval[1], 1)}"
 
 
+def loss_of(metric: Metric) -> str:
+    """What points lost are called."""
+    return "rise" if metric in LESS_IS_BETTER else "drop"
+
+
 def drop_of(metric: Metric) -> str:
-    """What points lost are called: of a calibration error, less is better."""
-    return f"{'rise' if metric == 'ece' else 'drop'} of {METRICS[metric]}"
+    """The same, and of what."""
+    return f"{loss_of(metric)} of {METRICS[metric]}"
 
 
 def change_of(metric: Metric) -> str:
     """What points won are called, of which a drop is negative."""
-    return f"{'fall' if metric == 'ece' else 'change'} of {METRICS[metric]}"
+    return f"{'fall' if metric in LESS_IS_BETTER else 'change'} of {METRICS[metric]}"
 
 
 def capital(text: str) -> str:

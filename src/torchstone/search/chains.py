@@ -149,8 +149,8 @@ def _offered(place: Place, runtime: str | None, artifact: Artifact, declared: De
 def _options_of(
     name: str, target: str | None, artifact: Artifact, declared: Declared, given: space.Condition
 ) -> dict[str, Range | Choices]:
-    """What varies of a step: its own ranges, and those of the file in their stead. Options of its own that another
-    target has are left out."""
+    """What varies of a step: its own ranges, and those of the file in their stead. Options and values of its own that
+    another target has are left out."""
     if name == NONE:
         return {}
     step = registry.steps.get(name)
@@ -167,6 +167,10 @@ def _options_of(
     found: dict[str, Range | Choices] = {}
     for option, ends in (own | known).items():
         listed = ends if isinstance(ends, list | dict) else [ends]
+        if option not in known and isinstance(listed, list):
+            listed = [value for value in listed if _refusal(name, target, option, value, own | known) is None]
+            if len(listed) < 2:
+                continue
         spelt = f"{option} = {json.dumps(ends)} in [{name}] of {declared.where}"
         options = space.declared(option, listed, spelt, lambda _, value, __: value, least=1)
         refusals = [_refusal(name, target, option, value, own | known) for value in _ends(options)]

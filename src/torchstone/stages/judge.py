@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torchstone.core import console, environment, files, tables
 from torchstone.core.errors import ArtifactError, ConfigError, nearest
@@ -13,7 +12,7 @@ from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Budget, Candidate
 from torchstone.core.verdict import Verdict
 from torchstone.evaluate import portrait, predict
-from torchstone.judge import ledger, power, select
+from torchstone.judge import ledger, power, select, tail
 from torchstone.judge import verdict as verdicts
 from torchstone.judge.evidence import Evidence
 from torchstone.judge.select import Shortlist
@@ -22,10 +21,6 @@ from torchstone.stages.compress import build_all, distinct, plan_all
 from torchstone.stages.find import candidate_of, find_artifact, seed_of, split_runtime
 from torchstone.stages.publish import publish
 from torchstone.stages.read import Data, opened
-
-if TYPE_CHECKING:
-    pass
-
 
 SESSIONS = 3
 """Timing sessions that are tried until one has a clean control."""
@@ -48,12 +43,9 @@ def announce(data: Data, budget: Budget) -> None:
     """Say, before anything is trained, which margins this test set can show at its next look."""
     if data.run.verdict.exists():
         return
-    images = data.split.sizes["test"]
     look = ledger.looks(data.run.ledger, data.split.test_fingerprint, data.split.earlier_tests) + 1
-    level = ledger.level(budget.confidence, look)
-    console.say(f"look {look}, bounds at {100 * level:g} %: {power.statement(images, level)}")
-    if budget.metric == "top1" and (advice := power.advice(images, budget.max_drop / 100, level)):
-        console.say(f"note: {advice}")
+    for line in power.foreseen(data.split.sizes["test"], budget, look, ledger.level(budget.confidence, look)):
+        console.say(line)
 
 
 def shortlist(data: Data, candidates: Sequence[Candidate], budget: Budget) -> Shortlist:
@@ -64,6 +56,7 @@ def shortlist(data: Data, candidates: Sequence[Candidate], budget: Budget) -> Sh
     timed = all(data.run.timings(one).exists() for one in candidates[1:])
     if not (timed and path.exists() and files.read_json(path)["question"] == question):
         console.say(f"screening {len(candidates)} candidates")
+        data.run.retract()
         screening.screen(data, candidates[0], candidates[1:], budget)
         files.write_json(path, {"question": question})
     screening.answer(data, candidates)
@@ -102,10 +95,9 @@ def decide(
 ) -> Verdict:
     """Time the shortlist in a fresh session, let it meet the test set by its procedure, and store the verdict."""
     run = data.run
-    # An older verdict goes before its evidence does.
-    for path in (run.report, run.verdict, *(run.portrait(candidate) for candidate in candidates)):
-        path.unlink(missing_ok=True)
+    run.retract()
     for candidate in candidates:
+        run.portrait(candidate).unlink(missing_ok=True)
         predict.discard_foreign(candidate, data.split, "test", run.predictions(candidate, "test"))
     timed = [one for one in candidates[1:] if one.id in chosen.order]
     if timed:
@@ -129,18 +121,21 @@ def decide(
         if run.predictions(one, "test").exists() and one.id in (candidates[0].id, *chosen.order)
     ]
     if how.portraits and met:
-        _portray(data, met)
+        _portray(data, met, max(row.level for row in verdict.rows))
         verdict = verdicts.judge(run, candidates, chosen, budget, look, slices, evidence=evidence)
     run.save_candidates(list(candidates))
     verdict.save(run.verdict)
     return verdict
 
 
-def _portray(data: Data, candidates: Sequence[Candidate]) -> None:
-    """Single calls of what met the test set: one thread and all of them, whole requests, memory."""
+def _portray(data: Data, candidates: Sequence[Candidate], level: float) -> None:
+    """Single calls of what met the test set, so many that a p99 has its bound at ``level``: one thread and all of them,
+    whole requests, memory."""
+    calls = tail.calls_needed(0, 0, tail.SHARE, level)
+    assert calls is not None
     images = data.sets(candidates[0].artifact, "val")["val"]
     encoded = [images.encoded(int(row)) for row in sample_rows(images.labels, clock.IMAGES, "timing")]
-    for key, (table, header) in portrait.portraits(candidates, clock.pixels(data, candidates), encoded).items():
+    for key, (table, header) in portrait.portraits(candidates, clock.pixels(data, candidates), encoded, calls).items():
         candidate = next(one for one in candidates if one.id == key)
         portrait.store(data.run.portrait(candidate), table, header)
 
@@ -166,6 +161,9 @@ def judge(
     _check_columns(data, slices)
     with files.locked(data.run.root):
         candidates = [first, *distinct([_find(name, first, data, threads) for name in named])]
+        if any(one.id == first.id for one in candidates[1:]):
+            raise ConfigError(f"the baseline '{first.name}' is named as its own candidate",
+                              hint="name what was made of it: a chain, or another artifact")  # fmt: skip
         procedure = "holm" if unordered else "fixed-order"
         chosen = select.named(candidates, [one.id for one in candidates[1:]], procedure)
         verdict = decide(data, candidates, chosen, budget, how, slices)

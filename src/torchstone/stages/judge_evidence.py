@@ -55,9 +55,8 @@ def judge_evidence(
     procedure: Procedure = "holm" if unordered else "fixed-order"
     look = ledger.look(place, tests, external.question(case, budget, procedure), earlier)
     level = ledger.level(budget.confidence, look)
-    console.say(f"look {look}, bounds at {100 * level:g} %: {power.statement(case.images, level)}")
-    if advice := power.advice(case.images, budget.max_drop / 100, level):
-        console.say(f"note: {advice}")
+    for line in power.foreseen(case.images, budget, look, level):
+        console.say(line)
     verdict = external.judge(case, names, budget, look, procedure)
     return verdict if out is None else evidence_directory.write(out, case, verdict, ledger.stored(place, tests))
 

@@ -63,7 +63,7 @@ def rungs(settings: Settings, architecture: str, crop: int) -> tuple[Rung, ...]:
     found = [Rung(chain=text, kind="free") for text in FREE]
     found += [Rung(chain=text, kind="calibrated") for text in CALIBRATED]
     found += [Rung(chain=text, kind="rescue", instead_of=(plain,)) for plain, text in SPARING.items()]
-    for text in reversed(CALIBRATED):
+    for text in reversed(CALIBRATED) if settings.budget.metric == "top1" else ():  # max_drop is points of top-1
         name, _, target = text.partition("@")
         rescued = f"{name}:max_drop={settings.max_drop / 2:g}@{target}"
         cheaper = (SPARING[text],) if text in SPARING else ()
@@ -84,7 +84,7 @@ def rungs(settings: Settings, architecture: str, crop: int) -> tuple[Rung, ...]:
 WHEN: dict[Kind, str] = {
     "free": "always",
     "calibrated": "always",
-    "rescue": "if without max_drop it loses too much on val",
+    "rescue": "if plain INT8 and each cheaper rescue lose too much on val",
     "trained": "if by its shape it can win, and the time allows",
     "fresh": "if by its shape it can win, and --for allows the time",
 }
@@ -220,6 +220,7 @@ class _Climb:
         compared. What has not been screened is now."""
         asked = list({one.id: one for one in (self.built if made is None else made)}.values())
         if fresh := [one for one in asked if one.id not in self._known]:
+            self.data.run.retract()
             self._known |= screening.screen(self.data, self.baseline, fresh, self.budget)
         found = (self._known[one.id] for one in asked)
         return [one for one in found if isinstance(one, Screened)]

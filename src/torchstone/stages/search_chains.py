@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,8 @@ def search_chains(settings: Settings) -> FoundChains:
     opened_study = Study(url, name, plan, takeover=settings.takeover)
     with database.lost_connection_explained(), opened_study as study:
         console.say(f"search {name}: chains of {baseline.artifact.architecture}; {settings.trials} trials")
-        bench = _Bench(data, baseline, settings.budget, study)
+        measured = replace(data.run, measured=f"{data.run.studies.name}/{directory.name}/{data.run.measured}")
+        bench = _Bench(replace(data, run=measured), baseline, settings.budget, study)
         study.work(settings.trials, bench.run)
         summary = results.gather(study, name, database.shown(url))
         with files.alone(directory / ".results.lock", "writing the results"):
@@ -252,6 +253,7 @@ class _Bench:
     def shortlist(self, summary: results.Summary) -> list[str]:
         """Chains for ``judge``, by val and the screening of this machine alone."""
         found: dict[str, tuple[Candidate, str]] = {}
+        noisy: dict[str, str] = {}
         for trial in summary.trials:
             artifact = trial.facts.get("artifact")
             if trial.values and trial.name and trial.facts["machine"] == self._here and artifact:
@@ -260,7 +262,10 @@ class _Bench:
                 made = self._build(trial.name)
                 if self._data.run.timings(made).exists() and self._data.run.predictions(made, "val").exists():
                     found[made.id] = (made, trial.name)
+                    if noise := trial.facts["noise"]:
+                        noisy[made.id] = noise
         if not found:
             return []
         made = [one for one, _ in found.values()]
-        return [found[key][1] for key in select.shortlist(self._data.run, [self._baseline, *made], self._budget).order]
+        chosen = select.shortlist(self._data.run, [self._baseline, *made], self._budget, noisy)
+        return [found[key][1] for key in chosen.order]

@@ -1,4 +1,6 @@
-"""What ``int8`` asks of the file that makes it for one runtime: ``compress/int8/RUNTIME.py`` is such a back end."""
+"""What ``int8`` asks of the file that makes it for one runtime: ``compress/int8/RUNTIME.py`` is such a back end. A new
+one has to be named in ``steps/int8.py`` as well (``targets``, and in ``accepts`` the format that it begins with), and
+in ``stages/ladder.py`` if it is to be tried unasked."""
 
 from __future__ import annotations
 

@@ -21,7 +21,9 @@ from torchstone.core.values import Artifact
 from torchstone.runtimes.openvino import core, import_openvino, signal_stack_kept
 
 REQUIRES = ("openvino", "nncf")
-OPTIONS = {"preset": None, "bias": None, "calibration": ("minmax", "histogram")}
+CALIBRATIONS = {"minmax": None, "histogram": "HISTOGRAM"}
+"""Names of NNCF's sets of range estimators; None: its own choice."""
+OPTIONS = {"preset": None, "bias": None, "calibration": tuple(CALIBRATIONS)}
 COUNTED = re.compile(r"[A-Za-z]+_\d+")
 """A name that OpenVINO gives to a node that has none."""
 
@@ -76,7 +78,8 @@ class Quantiser:
 
             nncf.set_log_level(logging.ERROR)
             presets = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
-            ranges = {"minmax": RangeEstimatorParameters(), "histogram": RangeEstimatorParametersSet.HISTOGRAM}
+            estimators = CALIBRATIONS[self._config.calibration]
+            ranges = getattr(RangeEstimatorParametersSet, estimators) if estimators else RangeEstimatorParameters()
             return nncf.quantize(
                 model,
                 nncf.Dataset([pixels[row : row + 1] for row in range(len(pixels))]),
@@ -88,7 +91,7 @@ class Quantiser:
                 advanced_parameters=AdvancedQuantizationParameters(
                     overflow_fix=OverflowFix.ENABLE if needs_reduced_range() else OverflowFix.DISABLE,
                     disable_bias_correction=self._config.bias != "accurate",
-                    activations_range_estimator_params=ranges[self._config.calibration],
+                    activations_range_estimator_params=ranges,
                 ),
             )
 

@@ -69,7 +69,7 @@ def rescue(
 
         fewest = 0
         if not holds(0):
-            ranked += _by_sensitivity(artifact, pixels[:RANKED_BY], config, quantiser)
+            ranked += _by_sensitivity(artifact, _some(pixels), config, quantiser)
             fewest = _fewest(holds, len(ranked) - 1)
         for file in place(fewest).iterdir():
             shutil.move(file, out_dir / file.name)
@@ -88,7 +88,7 @@ def keep(
                 f"{config.keep} layers asked to stay in floating point, and the network has {len(maker.layers)}",
                 hint=f"int8:keep={max(1, len(maker.layers) // 8)}, or leave 'int8' out",
             )
-        kept = _by_sensitivity(artifact, pixels[:RANKED_BY], config, quantiser)[: config.keep]
+        kept = _by_sensitivity(artifact, _some(pixels), config, quantiser)[: config.keep]
         maker.write(out_dir, kept)
     return tuple(kept)
 
@@ -107,6 +107,11 @@ def _fewest(holds: Callable[[int], bool], most: int) -> int:
         middle = (fails + kept) // 2
         fails, kept = (fails, middle) if holds(middle) else (middle, kept)
     return kept
+
+
+def _some(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Calibration images to compare layers on: spread over all of them, which stand in the order of their classes."""
+    return pixels[np.linspace(0, len(pixels) - 1, min(RANKED_BY, len(pixels))).round().astype(int)]
 
 
 def _by_sensitivity(artifact: Artifact, pixels: NDArray[np.uint8], config: Any, quantiser: Maker) -> list[str]:

@@ -33,7 +33,7 @@ class Int8(Step):
     time is small, and where they are what INT8 loses by (EfficientNet, MobileNet), that is the cheapest rescue.
     """
 
-    version = 6
+    version = 7
     accepts = ("onnx", "openvino")
     targets = ("onnxruntime", "openvino")
     value_option = "images"
@@ -101,7 +101,7 @@ class Int8(Step):
     def ranges(self, artifact: Artifact) -> Mapping[str, Any] | None:
         return {
             "images": [64, 128, 256],
-            "calibration": ["minmax", "entropy", "percentile"],
+            "calibration": ["minmax", "entropy", "percentile", "histogram"],
             "preset": ["performance", "mixed"],
         }
 
