@@ -33,6 +33,7 @@ from torchstone.evaluate import timing
 from torchstone.evaluate.pool import cores_for
 from torchstone.evaluate.timing import Comparison
 from torchstone.judge import decide, ledger, speed
+from torchstone.judge.winner import MATERIAL
 from torchstone.models import zoo
 from torchstone.stages.clock import IMAGES
 from torchstone.stages.fresh import exported, fresh
@@ -43,8 +44,6 @@ SCENES = {
     "drift": "a neighbour on the timed core whose share grows by 5 % a second, up to 60 %",
     "bursts": "a neighbour on the timed core that works 20 ms and rests 60 ms, on average, at random",
 }
-WORTH = 1.05
-"""A gain that the judge holds for one: less is not worth compressing for."""
 
 
 @contextlib.contextmanager
@@ -98,7 +97,7 @@ def held(scene: str, baseline: Candidate, candidate: Candidate, level: float) ->
         "lower": result.lower,
         "upper": result.upper,
         "claims": result.lower > 1 or result.upper < 1,
-        "passes": decide.speedup(result, WORTH, control).outcome == "pass",
+        "passes": decide.speedup(result, MATERIAL, control).outcome == "pass",
         "ms": early,
         "slower": late / early,
         "seconds": time.monotonic() - begin,
@@ -118,7 +117,7 @@ def summary(scene: str, rows: list[dict[str, Any]]) -> str:
         f"  control: {controls['clean']} clean, {controls['undecided']} undecided, {controls['void']} void",
         f"  claim a difference: {claims} of {len(rows)}; "
         f"without the control {sum(row['claims'] for row in rows)} would have",
-        f"  pass as {WORTH:g} times faster: {sum(row['passes'] for row in rows)}",
+        f"  pass as {MATERIAL:g} times faster: {sum(row['passes'] for row in rows)}",
     ]
     if clean:
         lines += [f"  {name:5} of the clean ones: {spread(clean, name)}" for name in ("lower", "ratio", "upper")]

@@ -34,25 +34,20 @@ from conditions import conditions
 from torchstone.config import Settings
 from torchstone.core import console, files, seeding
 from torchstone.core.errors import UserError
+from torchstone.core.numbers import rounded_down, rounded_up
 from torchstone.core.registry import readers
-from torchstone.core.values import Artifact, Candidate
+from torchstone.core.values import Artifact
 from torchstone.core.verdict import AccuracyResult
 from torchstone.data.sources import find_reader
-from torchstone.evaluate import predict
 from torchstone.evaluate.predict import Predictions
 from torchstone.judge import accuracy
 from torchstone.models import cost, store, zoo
 from torchstone.stages.compress import build_all, plan_all
 from torchstone.stages.find import baseline_of
-from torchstone.stages.read import Data, read
+from torchstone.stages.read import read
 from torchstone.stages.train import trained
 
 RECIPE = Path(__file__).parents[1] / "examples" / "recipes" / "airbench.toml"
-LEVEL = 0.975
-"""One-sided, so that both bounds make a 95 % interval."""
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Seeds: Student's t with one degree of freedom fewer, two-sided 95 %."""
-
 OF_A_TEACHER = ("teacher", "method", "temperature", "share", "alpha", "beta")
 """Options of the step that a student without a teacher does not have."""
 
@@ -138,13 +133,8 @@ def of_seed(seed: int, plan: Plan) -> Trained:
         planned = plan_all([text])
         built, took[name] = seconds_of(spent, text, lambda planned=planned: build_all(planned, base, data, seed=seed))
         candidates[name] = built[0]
-    answers = {name: answered(one, data) for name, one in candidates.items()}
+    answers = {name: workbench.answered(one, data) for name, one in candidates.items()}
     return Trained(seed=seed, teacher=teacher, student=candidates["taught"].artifact, answers=answers, seconds=took)
-
-
-def answered(candidate: Candidate, data: Data) -> Predictions:
-    images = data.sets(candidate.artifact, "test")["test"]
-    return predict.predict(candidate, data.split, "test", images, data.run.predictions(candidate, "test"))
 
 
 def pooled(seeds: list[Trained], classes: tuple[str, ...]) -> AccuracyResult:
@@ -152,7 +142,7 @@ def pooled(seeds: list[Trained], classes: tuple[str, ...]) -> AccuracyResult:
     images = len(seeds[0].answers["alone"])
     alone, taught = (joined([one.answers[name] for one in seeds]) for name in ("alone", "taught"))
     groups: NDArray[np.int64] = np.tile(np.arange(images), len(seeds))
-    return accuracy.compare("test", alone, taught, classes, LEVEL, groups if len(seeds) > 1 else None)
+    return accuracy.compare("test", alone, taught, classes, workbench.LEVEL, groups if len(seeds) > 1 else None)
 
 
 def joined(answers: list[Predictions]) -> Predictions:
@@ -169,9 +159,11 @@ def joined(answers: list[Predictions]) -> Predictions:
 
 def over_seeds(gains: list[float]) -> tuple[float, float] | None:
     """Student's t: 95 % for the mean gain of other seeds; None for fewer than two."""
-    if len(gains) not in T_95:
+    if len(gains) < 2:
         return None
-    half = T_95[len(gains)] * statistics.stdev(gains) / math.sqrt(len(gains))
+    from scipy.stats import t
+
+    half = float(t.ppf(workbench.LEVEL, len(gains) - 1)) * statistics.stdev(gains) / math.sqrt(len(gains))
     return statistics.mean(gains) - half, statistics.mean(gains) + half
 
 
@@ -190,8 +182,8 @@ def show(plan: Plan, seeds: list[Trained], json: Path) -> None:
     )
     rows, gains, found = [], [], []
     for one in seeds:
-        result = accuracy.compare("test", one.answers["alone"], one.answers["taught"], classes, LEVEL)
-        teacher = accuracy.compare("test", one.answers["teacher"], one.answers["taught"], classes, LEVEL)
+        result = accuracy.compare("test", one.answers["alone"], one.answers["taught"], classes, workbench.LEVEL)
+        teacher = accuracy.compare("test", one.answers["teacher"], one.answers["taught"], classes, workbench.LEVEL)
         gains.append(-result.drop)
         found.append({"seed": one.seed, "teacher_top1": teacher.baseline_top1, **result.model_dump(mode="json")})
         rows.append([
@@ -205,7 +197,7 @@ def show(plan: Plan, seeds: list[Trained], json: Path) -> None:
     others = over_seeds(gains)
     print(f"\nwith a teacher, these {len(seeds)} students answer {sentence(whole)}")
     if others is not None:
-        print(f"another seed: {statistics.mean(gains):+.2f} points on average, {others[0]:+.2f} to {others[1]:+.2f}")
+        print(f"another seed: {statistics.mean(gains):+.2f} points on average, {between(*others)}")
     workbench.written(
         json, plan={name: str(value) for name, value in asdict(plan).items()}, seeds=found,
         seconds=[one.seconds for one in seeds], pooled=whole.model_dump(mode="json"), over_seeds=others,
@@ -216,12 +208,17 @@ def show(plan: Plan, seeds: list[Trained], json: Path) -> None:
 
 def interval(result: AccuracyResult) -> str:
     """The gain of the taught student over the one that learnt alone, with its bounds."""
-    return f"{-result.drop:+.2f} ({-result.drop_upper:+.2f} to {-result.drop_lower:+.2f})"
+    return f"{-result.drop:+.2f} ({between(-result.drop_upper, -result.drop_lower)})"
+
+
+def between(low: float, high: float) -> str:
+    """Both ends, as they may be printed."""
+    return f"{rounded_down(low, 2):+z.2f} to {rounded_up(high, 2):+z.2f}"
 
 
 def sentence(result: AccuracyResult) -> str:
     gained, low, high = -result.drop, -result.drop_upper, -result.drop_lower
-    what = f"{abs(gained):.2f} points {'more' if gained >= 0 else 'fewer'} right (95 %: {low:+.2f} to {high:+.2f})"
+    what = f"{abs(gained):.2f} points {'more' if gained >= 0 else 'fewer'} right (95 %: {between(low, high)})"
     if low > 0:
         return f"{what}: the teacher is worth more than its time"
     return f"{what}: its time is worth more than the teacher" if high < 0 else f"{what}: no difference is shown"

@@ -26,12 +26,18 @@ SETS = (
     (30, 5, 0.0, 0.1, 2.0, 1.6), (150, 5, 0.0, 0.1, 2.0, 1.6), (1_000, 5, 0.0, 0.1, 2.0, 1.6),
     (30, 5, 0.0, 0.1, 1.6, 3.2), (150, 5, 0.0, 0.1, 1.6, 3.2), (1_000, 5, 0.0, 0.1, 1.6, 3.2),
     (1_000, 5, 0.0, 0.02, 1.0, 3.2),
+    (120, 5, 0.0, 0.1, 1.0, 1.6), (120, 5, 0.6, 0.3, 0.8, 1.6), (120, 3, 0.4, 0.25, 1.3, 1.6),
+    (120, 5, 0.6, 0.2, 1.0, 1.6), (120, 5, 0.0, 0.1, 2.0, 1.6), (120, 5, 0.0, 0.1, 1.6, 3.2),
+    (120, 5, 0.0, 0.02, 1.0, 3.2),
 )  # fmt: skip
 """Images, classes, how unequal the classes are, how noisy the candidate's logits, how stretched, and how sharp those of
 the baseline: 3.2 is calibrated. A calibration error that is found is chance alone in a model that has none, so that the
-sets in which one of the two models is calibrated are the hardest for its bounds."""
-GROUPS = ((12, 10), (40, 10), (150, 10))
-"""Groups, and images of each."""
+sets in which one of the two models is calibrated are the hardest for its bounds. The last rows are a small test set of
+each population."""
+GROUPS = ((12, 10, 10), (40, 10, 10), (150, 10, 10), (12, 2, 42), (40, 2, 42), (150, 2, 42))
+"""Groups, and the fewest and the most images of each: any number between is as likely, drawn anew for each test set."""
+CORRELATIONS = (0.0, 0.05, 0.3, 0.9)
+"""Of two images of a group in being lost, and in being gained."""
 POPULATION = 150_000
 
 
@@ -86,29 +92,36 @@ def metrics(times: int, resamples: int) -> None:
 
 def groups(times: int) -> None:
     print("\nimages in groups, a drop equal to the margin, nominal 2.5 %: passes by Tango, and with the design effect")
-    random = np.random.default_rng(3)
-    for (count, size), correlation in ((one, other) for one in GROUPS for other in (0.05, 0.3, 0.9)):
-        names = np.repeat(np.arange(count), size)
-        place = np.tile(np.arange(size), count)
-        for lost_share, gained_share in ((0.01, 0.001), (0.03, 0.02), (0.08, 0.05)):
-            spread = (1 - correlation) / correlation
-            seen = []
-            for _ in range(times):
-                shares = [
-                    random.beta(share * spread, (1 - share) * spread, count) for share in (lost_share, gained_share)
-                ]
-                lost = random.binomial(size, shares[0])
-                gained = np.minimum(random.binomial(size, shares[1]), size - lost)
-                effect = accuracy.design_effect(place < lost[names], place >= size - gained[names], names)
-                seen.append((lost.sum(), gained.sum(), effect))
-            losses, gains, effects = (np.array(one) for one in zip(*seen, strict=True))
-            margin = lost_share - gained_share
-            passes = [decided(losses, gains, count * size, margin, 0.975, one).sum() for one in (1.0, effects)]
-            said = " and ".join(f"{100 * one / times:.1f} %" for one in passes)
-            print(
-                f"  {count:>4} groups of {size}, correlation {correlation:<4g} "
-                f"lost {100 * lost_share:g} %, gained {100 * gained_share:g} %: {said}"
-            )
+    for count, fewest, most in GROUPS:
+        of = f"{count:>4} groups of {fewest if fewest == most else f'{fewest} to {most}'}"
+        for correlation in CORRELATIONS:
+            for lost_share, gained_share in ((0.01, 0.001), (0.03, 0.02), (0.08, 0.05)):
+                random = np.random.default_rng(3)  # so that each line can be had without the others
+                seen = []
+                for _ in range(times):
+                    sizes = random.integers(fewest, most + 1, count)
+                    lost = flips(random, sizes, lost_share, correlation)
+                    gained = flips(random, sizes - lost, gained_share, correlation)
+                    names = np.repeat(np.arange(count), sizes)
+                    place = np.arange(len(names)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+                    effect = accuracy.design_effect(place < lost[names], place >= (sizes - gained)[names], names)
+                    seen.append((lost.sum(), gained.sum(), len(names), effect))
+                losses, gains, images, effects = (np.array(one) for one in zip(*seen, strict=True))
+                margin = lost_share - gained_share * (1 - lost_share)  # only what is not lost can be gained
+                passes = [decided(losses, gains, images, margin, 0.975, one).sum() for one in (1.0, effects)]
+                said = " and ".join(f"{100 * one / times:.1f} %" for one in passes)
+                print(
+                    f"  {of}, correlation {correlation:<4g} "
+                    f"lost {100 * lost_share:g} %, gained {100 * gained_share:g} %: {said}"
+                )
+
+
+def flips(random: np.random.Generator, sizes: NDArray[np.int64], share: float, correlation: float) -> NDArray[np.int64]:
+    """Of groups of these sizes, how many images each loses or gains (beta-binomial)."""
+    if not correlation:
+        return random.binomial(sizes, share)
+    spread = (1 - correlation) / correlation
+    return random.binomial(sizes, random.beta(share * spread, (1 - share) * spread, len(sizes)))
 
 
 def main() -> None:

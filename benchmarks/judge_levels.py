@@ -56,19 +56,19 @@ def pass_rate(n: int, disagreement: float, drop: float, margin: float, level: fl
 
 
 def decided(
-    lost: NDArray[np.int64], gained: NDArray[np.int64], n: int, margin: float, level: float, effect: Any = 1.0
+    lost: NDArray[np.int64], gained: NDArray[np.int64], n: Any, margin: float, level: float, effect: Any = 1.0
 ) -> NDArray[np.bool_]:
     """Whether the judge passes these counts, by the bounds and the rule that it decides by; ``effect`` is the design
-    effect of images in groups."""
+    effect of images in groups. ``n`` may be one number, or one for each."""
     uppers = accuracy.upper_bounds(lost / effect, gained / effect, n / effect, level)
     lowers = -accuracy.upper_bounds(gained / effect, lost / effect, n / effect, level)
     budget = Budget(max_drop=100 * margin)
-    effects = np.broadcast_to(effect, lost.shape)
+    images, effects = np.broadcast_to(n, lost.shape), np.broadcast_to(effect, lost.shape)
     passes = []
-    for x, y, lower, upper, one in zip(lost, gained, lowers, uppers, effects, strict=True):
+    for x, y, count, lower, upper, one in zip(lost, gained, images, lowers, uppers, effects, strict=True):
         result = AccuracyResult(
-            part="test", images=n, baseline_top1=90.0, top1=90.0, lost=int(x), gained=int(y),
-            drop=100 * float(x - y) / n, drop_upper=100 * float(upper), drop_lower=100 * float(lower),
+            part="test", images=int(count), baseline_top1=90.0, top1=90.0, lost=int(x), gained=int(y),
+            drop=100 * float(x - y) / int(count), drop_upper=100 * float(upper), drop_lower=100 * float(lower),
             design_effect=float(one), agreement=90.0,
         )  # fmt: skip
         passes.append(decide.drop(result, budget, level).outcome == "pass")

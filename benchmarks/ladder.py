@@ -25,14 +25,15 @@ from typing import Any
 
 import workbench
 from conditions import conditions
-from torchstone.core import console, files, seeding
+from torchstone.core import console, files
 from torchstone.core.errors import ChainError, MissingPackageError, UserError
+from torchstone.core.numbers import rounded_down, rounded_up
 from torchstone.core.run import Run
 from torchstone.core.values import Candidate
 from torchstone.core.verdict import AccuracyResult, Verdict
-from torchstone.evaluate import predict
-from torchstone.evaluate.predict import Predictions
 from torchstone.judge import accuracy
+from torchstone.judge.evidence import Evidence
+from torchstone.stages import clock
 from torchstone.stages.compress import build_all, plan_all
 from torchstone.stages.find import seed_of
 from torchstone.stages.read import Data, opened
@@ -50,7 +51,6 @@ EXPERT = (
     "iterate=3:macs=0.5+finetune=2+int8@openvino",
 )
 """Ten chains of somebody who knows the network, the processor and the steps."""
-TIMED_IMAGES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,29 +94,10 @@ def by_hand(text: str, base: Candidate, data: Data) -> Row:
     return Row(chain=text, candidate=made, seconds=past[text])
 
 
-def answered(candidate: Candidate, data: Data) -> Predictions:
-    images = data.sets(candidate.artifact, "test")["test"]
-    return predict.predict(candidate, data.split, "test", images, data.run.predictions(candidate, "test"))
-
-
 def compared(one: Candidate, than: Candidate, data: Data) -> AccuracyResult:
-    return accuracy.compare(
-        "test", answered(than, data), answered(one, data), one.artifact.classes, workbench.LEVEL
-    )  # fmt: skip
-
-
-def lost(result: AccuracyResult) -> str:
-    return f"{result.drop:.2f} ({result.drop_upper:.2f})"
-
-
-def pixels(data: Data, candidates: list[Candidate]) -> Any:
-    """Some images of val, the same ones for each side that a candidate takes."""
-    first = {one.artifact.preprocess.crop: one.artifact for one in reversed(candidates)}
-    sets = {side: data.sets(artifact, "val")["val"] for side, artifact in first.items()}
-    return {
-        side: images.images(seeding.sample_rows(images.labels, TIMED_IMAGES, "timing"))
-        for side, images in sets.items()
-    }  # fmt: skip
+    before, after = workbench.answered(than, data), workbench.answered(one, data)
+    groups = Evidence(data.run).groups(before.items)
+    return accuracy.compare("test", before, after, one.artifact.classes, workbench.LEVEL, groups)
 
 
 def best_of(
@@ -141,12 +122,12 @@ def contest(run: Run, margin: float, quartets: int, whole: float | None) -> dict
     ten = [row.candidate for row in rows if row.candidate is not None]
     everybody = list({one.id: one for one in [*ten, *([] if winner.id == base.id else [winner])]}.values())
     drops = {one.name: compared(one, base, data) for one in everybody}
-    session = workbench.timed(base, everybody, pixels(data, [base, *everybody]), quartets)
+    session = workbench.timed(base, everybody, clock.pixels(data, [base, *everybody]), quartets)
     speeds = {row.name: row for row in session.rows}
     best = best_of(ten, {name: row.beside[base.name].ratio for name, row in speeds.items()}, drops, margin)
     spent = sum(row["seconds"] for row in files.read_json(run.ladder)["rungs"].values())
 
-    images = len(answered(base, data))
+    images = len(workbench.answered(base, data))
     print(
         f"\nthe ladder took {spent:.0f} s" + (f", the whole command {whole:.0f} s" if whole else "")
         + f"; the ten took {sum(row.seconds for row in rows):.0f} s more, what they share with it apart"
@@ -158,7 +139,7 @@ def contest(run: Run, margin: float, quartets: int, whole: float | None) -> dict
         ("", "top-1", "points lost (at most)", "against the baseline", "MB", "seconds more", ""),
         [
             [
-                one.name, f"{drops[one.name].top1:.2f}", lost(drops[one.name]),
+                one.name, f"{drops[one.name].top1:.2f}", workbench.lost(drops[one.name]),
                 speeds[one.name].faster(base.name), f"{speeds[one.name].size_mb:.2f}", seconds.get(one.id, ""),
                 " ".join(["the ladder's"] * (one.id == winner.id) + ["best of ten"] * (one.id == best.id)),
             ]
@@ -175,12 +156,12 @@ def contest(run: Run, margin: float, quartets: int, whole: float | None) -> dict
         print(f"\nthe ladder's winner is the best of the ten: '{best.name}'")
         return found
     console.say(f"'{winner.name}' against '{best.name}'")
-    last = workbench.timed(best, [winner], pixels(data, [best, winner]), 2 * quartets)
+    last = workbench.timed(best, [winner], clock.pixels(data, [best, winner]), 2 * quartets)
     between = compared(winner, best, data)
     print(
         f"\nthe ladder's '{winner.name}' against the best of ten, '{best.name}': "
-        f"{last.rows[0].faster(best.name)} as fast; {between.drop:+.2f} points lost ({between.drop_lower:+.2f} to "
-        f"{between.drop_upper:+.2f}); {last.said}"
+        f"{last.rows[0].faster(best.name)} as fast; {between.drop:+.2f} points lost "
+        f"({rounded_down(between.drop_lower, 2):+z.2f} to {rounded_up(between.drop_upper, 2):+z.2f}); {last.said}"
     )
     return {**found, "last_session": last, "last_accuracy": between}
 

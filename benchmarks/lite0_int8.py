@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 import workbench
 from conditions import conditions
 from torchstone.core.errors import UserError
+from torchstone.core.numbers import rounded_down, rounded_up
 from torchstone.core.run import Run
 from torchstone.core.values import Candidate
 from torchstone.evaluate import metrics, predict
 from torchstone.judge import select
 from torchstone.models.weights import IMAGENET_CLASSES
+from torchstone.stages.clock import IMAGES
 from torchstone.train.recipe import Recipe
 from torchstone.train.stage import TrainRequest
 
@@ -87,7 +89,7 @@ def compare(given: argparse.Namespace) -> None:
     speeds: dict[str, workbench.Row] = {}
     said, session = "not timed", None
     if given.quartets:
-        pixels = photos.images(slice(workbench.TIMED_PHOTOS))
+        pixels = photos.images(slice(IMAGES))
         session = workbench.timed(bench.baseline, candidates, pixels, given.quartets)
         speeds, said = {row.name: row for row in session.rows}, session.said
     rows, stored = [], []
@@ -105,7 +107,7 @@ def compare(given: argparse.Namespace) -> None:
         stored.append(measured)
         rows.append(
             [
-                one.name, f"{measured['agreement']:.2f} % ({low:.2f}–{high:.2f})",
+                one.name, f"{measured['agreement']:.2f} % ({rounded_down(low, 2):.2f}–{rounded_up(high, 2):.2f})",
                 row.faster(rival.name) if row else "—", row.faster(bench.baseline.name) if row else "—",
                 f"{one.artifact.size_mb:.2f}", aims(measured),
             ]

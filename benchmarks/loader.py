@@ -26,6 +26,7 @@ from torchvision.datasets import ImageFolder
 from conditions import conditions
 from torchstone.core import console, machine, tables
 from torchstone.core.contracts import ImageSet
+from torchstone.core.numbers import rounded_up
 from torchstone.core.values import Budget, Catalog, Preprocess
 from torchstone.data import cache, catalog, preprocess
 from torchstone.data.loader import batches
@@ -168,10 +169,10 @@ def judged(run: Path, scratch: Path) -> None:
     _, verdict = judge(place, ["decoder=simplejpeg-torch"], Budget(max_drop=1.0))
     result = verdict.rows[1].accuracy
     assert result is not None
+    most = f"at most {rounded_up(result.drop_upper, 2):z.2f} at {100 * verdict.level:g} %"
     print(
         f"decoder=simplejpeg-torch on {result.images} test images of '{run.name}': {result.lost} lost, {result.gained} "
-        f"gained, {result.drop:.2f} points, at most {result.drop_upper:.2f} at {100 * verdict.level:g} %: "
-        f"{verdict.rows[1].outcome}"
+        f"gained, {result.drop:.2f} points, {most}: {verdict.rows[1].outcome}"
     )
 
 

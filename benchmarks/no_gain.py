@@ -17,11 +17,12 @@ from pathlib import Path
 import workbench
 from conditions import conditions
 from torchstone.core.errors import UserError
+from torchstone.core.numbers import rounded_up
 from torchstone.core.run import run_of
-from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Budget, Candidate
 from torchstone.core.verdict import SpeedResult, Verdict
 from torchstone.judge.winner import MATERIAL
+from torchstone.stages import clock
 from torchstone.stages.find import find_artifact
 from torchstone.stages.judge import Measuring, judge
 from torchstone.stages.read import opened
@@ -79,8 +80,7 @@ def main() -> None:
 def measured(candidates: Sequence[Candidate], asked: Sequence[Case], quartets: int) -> workbench.Session:
     """All of them in one session, each against the same without its step."""
     baseline, by_name = candidates[0], {one.name: one for one in candidates}
-    images = opened(run_of(baseline.artifact)).sets(baseline.artifact, "val")["val"]
-    pixels = images.images(sample_rows(images.labels, workbench.TIMED_PHOTOS, "timing"))
+    pixels = clock.pixels(opened(run_of(baseline.artifact)), [baseline])
     pairs = [(by_name[case.chain], by_name[case.without]) for case in asked]
     return workbench.timed(baseline, candidates[1:], pixels, quartets, pairs)
 
@@ -95,7 +95,7 @@ def shown(verdict: Verdict, found: workbench.Session, asked: Sequence[Case], giv
         result = decided.accuracy
         assert result is not None
         said = worth(step, row.size_mb, without.size_mb)
-        lost = f"{result.drop:.2f} (at most {result.drop_upper:.2f})"
+        lost = f"{result.drop:z.2f} (at most {rounded_up(result.drop_upper, 2):z.2f})"
         rows.append(
             [
                 case.chain,

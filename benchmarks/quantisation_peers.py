@@ -48,11 +48,10 @@ from torchstone.core.errors import UserError
 from torchstone.core.run import Run, run_of
 from torchstone.core.values import Artifact, Candidate, InputSpec, MadeBy, OutputSpec
 from torchstone.core.verdict import AccuracyResult
-from torchstone.evaluate import predict
-from torchstone.evaluate.predict import Predictions
 from torchstone.judge import accuracy
+from torchstone.judge.evidence import Evidence
 from torchstone.runtimes import default_runtime
-from torchstone.stages import train
+from torchstone.stages import clock, train
 from torchstone.stages.compress import build_all, plan_all
 from torchstone.stages.find import baseline_of, find_artifact, seed_of
 from torchstone.stages.read import Data, opened, read
@@ -64,7 +63,6 @@ WORKERS = Path(__file__).parent / "peers"
 REQUIREMENTS = {"olive": ("olive-ai==0.13.0", "pydantic==2.11.10")}
 """Of the peers with an environment of their own. Olive's evaluators fail under pydantic 2.14: where an evaluator has no
 type, its enum raises an AttributeError that older versions took for a refusal."""
-TIMED_IMAGES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,27 +203,27 @@ def contest(task: Task, data: Data, turns: dict[str, list[Turn]], quartets: int)
             candidates[tool] = built.model_copy(update={"name": tool})
         else:
             candidates[tool] = adopted(tool, turns[tool][-1].made, task)
-    answers = {name: answered(one, data) for name, one in {base.name: base, **candidates}.items()}
+    answers = {name: workbench.answered(one, data) for name, one in {base.name: base, **candidates}.items()}
     against = [
         (mine, peer) for peer in candidates if peer in PEERS for mine in candidates if OURS.get(mine) == PEERS[peer]
     ]
-    images = data.sets(task.trained, "val")["val"]
     session = workbench.timed(
         base,
         list(candidates.values()),
-        images.images(seeding.sample_rows(images.labels, TIMED_IMAGES, "timing")),
+        clock.pixels(data, [base]),
         quartets,
         [(candidates[mine], candidates[peer]) for mine, peer in against],
     )
     speeds = {row.name: row for row in session.rows}
+    groups = Evidence(data.run).groups(answers[base.name].items)
 
     def drop(one: str, than: str) -> AccuracyResult:
-        return accuracy.compare("test", answers[than], answers[one], task.trained.classes, workbench.LEVEL)
+        return accuracy.compare("test", answers[than], answers[one], task.trained.classes, workbench.LEVEL, groups)
 
     rows = [
         [
             tool, f"{statistics.median(turn.seconds for turn in turns[tool]):.1f}", f"{drop(tool, base.name).top1:.2f}",
-            lost(drop(tool, base.name)), f"{speeds[tool].ms:.3f}", speeds[tool].faster(base.name),
+            workbench.lost(drop(tool, base.name)), f"{speeds[tool].ms:.3f}", speeds[tool].faster(base.name),
             f"{speeds[tool].size_mb:.2f}",
         ]
         for tool in candidates
@@ -243,7 +241,7 @@ def contest(task: Task, data: Data, turns: dict[str, list[Turn]], quartets: int)
         ("", "points lost (at most)", "times as fast (at least–at most)", "time to the end"),
         [
             [
-                f"{mine} / {peer}", lost(drop(mine, peer)), speeds[mine].faster(peer),
+                f"{mine} / {peer}", workbench.lost(drop(mine, peer)), speeds[mine].faster(peer),
                 f"{ratio(turns[mine], turns[peer]):.2f}×",
             ]
             for mine, peer in against
@@ -261,15 +259,6 @@ def contest(task: Task, data: Data, turns: dict[str, list[Turn]], quartets: int)
         "seconds": {tool: [turn.seconds for turn in found] for tool, found in turns.items()},
         "says": {tool: found[-1].says for tool, found in turns.items()},
     }
-
-
-def answered(candidate: Candidate, data: Data) -> Predictions:
-    images = data.sets(candidate.artifact, "test")["test"]
-    return predict.predict(candidate, data.split, "test", images, data.run.predictions(candidate, "test"))
-
-
-def lost(result: AccuracyResult) -> str:
-    return f"{result.drop:.2f} ({result.drop_upper:.2f})"
 
 
 def ratio(ours: list[Turn], theirs: list[Turn]) -> float:

@@ -48,6 +48,7 @@ from conditions import conditions
 from pinned import Request
 from serve_cases import Case
 from torchstone.core.errors import UserError
+from torchstone.core.numbers import rounded_down, rounded_up
 from torchstone.judge.speed import rank
 
 PEERS = Path(__file__).parent / "peers"
@@ -302,7 +303,9 @@ def written_out(ratios: Sequence[float]) -> str:
     middle, lower, upper = bounded(ratios)
     if math.isnan(middle):
         return "—"
-    return f"{middle:.2f}×" + (f" ({lower:.2f}–{upper:.2f})" if lower is not None and upper is not None else "")
+    if lower is None or upper is None:
+        return f"{middle:.2f}×"
+    return f"{middle:.2f}× ({rounded_down(lower, 2):.2f}–{rounded_up(upper, 2):.2f})"
 
 
 def spelt(setting: dict[str, Any]) -> str:

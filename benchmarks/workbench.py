@@ -24,24 +24,25 @@ from torchstone.core import artifact as artifacts
 from torchstone.core import console, files, seeding
 from torchstone.core.contracts import ImageSet
 from torchstone.core.errors import ChainError, DataError
+from torchstone.core.numbers import rounded_down, rounded_up
 from torchstone.core.run import Run, slug
 from torchstone.core.values import Artifact, Candidate, Catalog, MadeBy, Part, Preprocess
-from torchstone.core.verdict import ControlResult, SpeedResult
+from torchstone.core.verdict import AccuracyResult, ControlResult, SpeedResult
 from torchstone.data.decode import FORMATS
 from torchstone.data.preprocess import prepare
-from torchstone.evaluate import timing
+from torchstone.evaluate import predict, timing
+from torchstone.evaluate.predict import Predictions
 from torchstone.evaluate.timing import Comparison
 from torchstone.judge import select, speed
 from torchstone.runtimes import golden
 from torchstone.stages.find import baseline_of
+from torchstone.stages.judge import SESSIONS
+from torchstone.stages.read import Data
 from torchstone.train import stage
 from torchstone.train.stage import TrainRequest
 
 LEVEL = 0.975
 """One-sided confidence of every bound: what the judge's first look at a test set has."""
-SESSIONS = 3
-"""Timing sessions that are held until the clock compared with itself comes out clean."""
-TIMED_PHOTOS = 64
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -171,6 +172,17 @@ def _photos(paths: tuple[Path, ...], preprocess: str) -> Photos:
     return Photos(paths, Preprocess.model_validate_json(preprocess))
 
 
+def answered(candidate: Candidate, data: Data) -> Predictions:
+    """What it answers on the test images, as the judge asks it; the answers stay."""
+    images = data.sets(candidate.artifact, "test")["test"]
+    return predict.predict(candidate, data.split, "test", images, data.run.predictions(candidate, "test"))
+
+
+def lost(result: AccuracyResult) -> str:
+    """'0.25 (0.61)': the points lost, and at most."""
+    return f"{result.drop:z.2f} ({rounded_up(result.drop_upper, 2):z.2f})"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One candidate of a session. ``beside`` maps the name of each rival to the speed against it."""
@@ -188,7 +200,7 @@ class Row:
             return "—"
         if found.lower is None or found.upper is None:
             return f"{found.ratio:.2f}×"
-        return f"{found.ratio:.2f}× ({found.lower:.2f}–{found.upper:.2f})"
+        return f"{found.ratio:.2f}× ({rounded_down(found.lower, 2):.2f}–{rounded_up(found.upper, 2):.2f})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +228,7 @@ class Session:
 def timed(
     baseline: Candidate,
     candidates: Sequence[Candidate],
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[np.uint8] | Mapping[int, NDArray[np.uint8]],
     quartets: int,
     rivals: Sequence[tuple[Candidate, Candidate]] = (),
 ) -> Session:

@@ -53,7 +53,7 @@ def measure(
     control: bool = False,
 ) -> timing.Session:
     """One timing session: each of ``timed`` against the baseline ``candidates[0]``; when the session is judged, also
-    against the unchanged weights in its own runtime and against the fastest free rival. With ``control`` the
+    against the unchanged weights in its own runtime and against the free rival. With ``control`` the
     baseline against itself, too."""
     baseline = candidates[0]
     pairs = [Comparison(one, baseline) for one in timed]
