@@ -12,8 +12,8 @@ import pytest
 from built import answers, made, top1
 
 from torchstone.compress import chain
+from torchstone.compress.int8 import onnx_graph, rescue
 from torchstone.compress.int8 import onnxruntime as back_end
-from torchstone.compress.int8 import rescue
 from torchstone.core import registry
 from torchstone.core.artifact import identified
 from torchstone.core.errors import ChainError
@@ -311,6 +311,31 @@ def test_a_layer_in_floating_point_keeps_its_bias(
         quantiser.write(tmp_path, quantiser.layers)
     found = open_artifact(identified(artifact, tmp_path))(pixels)["logits"]
     assert np.abs(found - open_artifact(artifact)(pixels)["logits"]).max() < 0.05 * np.abs(found).max()
+
+
+def test_sizes_are_not_rounded() -> None:
+    """What an exporter writes for padding that depends on the image: by half of its height."""
+    from onnx import TensorProto, helper
+
+    def constant(name: str, value: list[int]) -> Any:
+        return helper.make_node("Constant", [], [name], value_ints=value)
+
+    nodes = [
+        helper.make_node("Relu", ["image"], ["seen"], name="relu"),
+        helper.make_node("Shape", ["seen"], ["shape"], name="shape"),
+        constant("two", [2]),
+        helper.make_node("Gather", ["shape", "two"], ["height"], name="height"),
+        helper.make_node("Div", ["height", "two"], ["half"], name="half"),
+        helper.make_node("Mul", ["half", "stored"], ["wide"], name="wide"),
+        helper.make_node("Pad", ["seen", "wide"], ["padded"], name="pad"),
+        helper.make_node("Mul", ["padded", "padded"], ["answer"], name="square"),
+    ]
+    given = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 8, 8])
+    out = helper.make_tensor_value_info("answer", TensorProto.FLOAT, None)
+    stored = helper.make_tensor("stored", TensorProto.INT64, [1], [1])
+    assert onnx_graph.of_sizes(helper.make_graph(nodes, "net", [given], [out], [stored])) == [
+        "shape", "height", "half", "wide"
+    ]  # fmt: skip
 
 
 def test_logits_are_not_rounded(baseline: Candidate, data: Data) -> None:

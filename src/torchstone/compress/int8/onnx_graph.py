@@ -23,6 +23,21 @@ def prepare(artifact: Artifact, path: Path) -> None:
         quant_pre_process(artifact.directory / "model.onnx", path, skip_symbolic_shape=True)
 
 
+def of_sizes(graph: GraphProto) -> list[str]:
+    """Names of the nodes that compute with sizes and not with images, as exporters write them for padding that depends
+    on the size of the image. Rounded to 8 bits they would be other sizes."""
+    fixed, sizes = {tensor.name for tensor in graph.initializer}, set[str]()
+    found: list[str] = []
+    for node in graph.node:
+        given = [name for name in node.input if name and name not in fixed]
+        if node.op_type in ("Shape", "Size") or (given and sizes.issuperset(given)):
+            sizes.update(node.output)
+            found.append(node.name)
+        elif not given:
+            fixed.update(node.output)
+    return found
+
+
 MEANS = ("ReduceMean", "Reshape")
 """What stands behind the logits where they are the mean over an image and its mirror image."""
 

@@ -42,6 +42,7 @@ class Quantiser:
         found = [node for node in graph.node if node.op_type in LAYERS and weights.keys() & set(node.input)]
         self.layers = [node.name for node in found]
         """Names of what can be put back to floating point, in the order of the graph."""
+        self._sizes = onnx_graph.of_sizes(graph)
         self.depthwise = [node.name for node in found if _depthwise(node, weights)]
         with quiet():
             self._calibrate()
@@ -85,7 +86,7 @@ class Quantiser:
             reduce_range=needs_reduced_range(),
             calibrate_method=self._method(),
             calibration_cache_path=self._ranges,
-            nodes_to_exclude=list(floating),
+            nodes_to_exclude=[*self._sizes, *floating],
         )
 
     def _method(self) -> Any:
