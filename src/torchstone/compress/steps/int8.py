@@ -33,7 +33,7 @@ class Int8(Step):
     time is small, and where they are what INT8 loses by (EfficientNet, MobileNet), that is the cheapest rescue.
     """
 
-    version = 8
+    version = 7
     accepts = ("onnx", "openvino")
     targets = ("onnxruntime", "openvino")
     value_option = "images"
