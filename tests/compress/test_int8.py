@@ -338,6 +338,26 @@ def test_sizes_are_not_rounded() -> None:
     ]  # fmt: skip
 
 
+def test_what_stands_behind_a_layer_in_floating_point_is_not_rounded_either() -> None:
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="relu"),
+        helper.make_node("Conv", ["b", "w"], ["c"], name="second"),
+        helper.make_node("Add", ["b", "c"], ["d"], name="sum"),
+        helper.make_node("GlobalAveragePool", ["d"], ["e"], name="mean"),
+        helper.make_node("Gemm", ["e", "w"], ["logits"], name="head"),
+    ]
+    given, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("image", "logits"))
+    graph = helper.make_graph(nodes, "net", [given], [out])
+    layers = ["first", "second", "head"]
+    assert onnx_graph.behind(graph, [], layers) == []
+    assert onnx_graph.behind(graph, ["first"], layers) == ["relu", "sum", "mean"]
+    assert onnx_graph.behind(graph, ["second"], layers) == ["sum", "mean"]
+    assert onnx_graph.behind(graph, ["head"], layers) == []
+
+
 def test_logits_are_not_rounded(baseline: Candidate, data: Data) -> None:
     candidate = made("int8@onnxruntime", baseline, data)
     assert len(np.unique(answers(candidate, data).scores)) > 256

@@ -12,7 +12,7 @@ from torchstone.compress.int8.shared import quiet
 from torchstone.core.values import Artifact
 
 if TYPE_CHECKING:
-    from onnx import GraphProto
+    from onnx import GraphProto, NodeProto
 
 
 def prepare(artifact: Artifact, path: Path) -> None:
@@ -36,6 +36,24 @@ def of_sizes(graph: GraphProto) -> list[str]:
         elif not given:
             fixed.update(node.output)
     return found
+
+
+def behind(graph: GraphProto, floating: Collection[str], layers: Collection[str]) -> list[str]:
+    """Names of what stands between the layers ``floating`` and the next of ``layers``: sums, products and means that
+    would go on being rounded, so that a network with all its layers in floating point would still lose."""
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found: dict[str, None] = {}
+    ahead = [node for node in graph.node if node.name in floating]
+    while ahead:
+        for name in ahead.pop().output:
+            for node in readers.get(name, ()):
+                if node.name not in layers and node.name not in found:
+                    found[node.name] = None
+                    ahead.append(node)
+    return list(found)
 
 
 MEANS = ("ReduceMean", "Reshape")

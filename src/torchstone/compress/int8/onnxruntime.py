@@ -37,7 +37,7 @@ class Quantiser:
         self._prepared = Path(self._scratch.name) / "prepared.onnx"
         self._ranges = Path(self._scratch.name) / "ranges.json"
         onnx_graph.prepare(self._artifact, self._prepared)
-        graph = onnx.load(str(self._prepared)).graph
+        self._graph = graph = onnx.load(str(self._prepared)).graph
         weights = {tensor.name: tensor for tensor in graph.initializer}
         found = [node for node in graph.node if node.op_type in LAYERS and weights.keys() & set(node.input)]
         self.layers = [node.name for node in found]
@@ -86,7 +86,7 @@ class Quantiser:
             reduce_range=needs_reduced_range(),
             calibrate_method=self._method(),
             calibration_cache_path=self._ranges,
-            nodes_to_exclude=[*self._sizes, *floating],
+            nodes_to_exclude=[*self._sizes, *floating, *onnx_graph.behind(self._graph, floating, self.layers)],
         )
 
     def _method(self) -> Any:
