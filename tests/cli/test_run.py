@@ -168,6 +168,13 @@ def test_compress_evaluate_and_judge_by_themselves(copy: Path) -> None:
     assert same.returncode == 2
     assert "is named as its own candidate" in same.stderr
     assert verify(copy)["exit_code"] == 0, "and nothing was lost by asking"
+    passed = (copy / "bundle" / "manifest.json").read_bytes()
+    tiny = torchstone("judge", copy, built[0]["directory"], "--max-size-mb", "0.0001", "--skip-portraits")
+    assert tiny.returncode == 1
+    assert "of an earlier judgement" in tiny.stderr
+    assert "bundle   none" in tiny.stdout
+    assert (copy / "bundle" / "manifest.json").read_bytes() == passed, "what passed can still be served"
+    assert verify(copy)["exit_code"] == 0, "nothing passed, and its numbers are right"
 
 
 def interrupted(place: Path, until: str, how: signal.Signals) -> tuple[int, str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from built import answers, made, top1
 
-from torchstone.compress import chain
+from torchstone.compress import build, chain
 from torchstone.compress.int8 import onnx_graph, rescue
 from torchstone.compress.int8 import onnxruntime as back_end
 from torchstone.core import registry
@@ -20,7 +20,7 @@ from torchstone.core.errors import ChainError
 from torchstone.core.values import Artifact, Candidate
 from torchstone.runtimes import open_artifact
 from torchstone.runtimes.openvino import core, import_openvino
-from torchstone.stages.compress import distinct
+from torchstone.stages.compress import build_all, distinct, plan_all
 from torchstone.stages.read import Data
 
 
@@ -244,9 +244,15 @@ def test_depthwise_layers_stay_in_floating_point_where_that_is_asked(
     }
 
 
-def test_a_network_without_depthwise_layers_is_told_so(baseline: Candidate, data: Data) -> None:
+def test_a_network_without_depthwise_layers_is_told_so(
+    baseline: Candidate, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("nothing is built before")
+
+    monkeypatch.setattr(build, "candidate", never)
     with pytest.raises(ChainError, match="has no depthwise"):
-        made("int8:depthwise=float", baseline, data)
+        build_all(plan_all(["onnx", "int8:depthwise=float"]), baseline, data, seed=0)
 
 
 def leaning(baseline: Candidate, data: Data, place: Path) -> Any:

@@ -130,6 +130,21 @@ def test_items_of_one_group_count_for_less(tmp_path: Path) -> None:
     assert grouped.drop == plain.drop == alone.drop
     assert grouped.drop_upper > 1.2 * plain.drop_upper
     assert alone.drop_upper == plain.drop_upper
+    theirs = judged(stored(base, groups=None), stored(candidate, wrong=lost, groups=10)).rows[1].accuracy
+    assert theirs == grouped, "groups that the candidate's file alone has count as well"
+    with pytest.raises(DataError, match="groups the items otherwise"):
+        judged(stored(base, groups=10), stored(candidate, wrong=lost, groups=20))
+
+
+def test_what_is_odd_about_answers_is_said(baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    same = stored(tmp_path / "same.csv", wrong=range(100), seed=2)
+    typo = stored(tmp_path / "typo.csv")
+    typo.write_text(typo.read_text().replace("0.jpg,daisy,daisy", "0.jpg,daisy,dasy"))
+    judged(baseline, same, typo)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert any("same.csv' gives the very answers of the baseline" in note for note in notes)
+    assert any("typo.csv' is no item's label: 'dasy'" in note for note in notes)
+    assert not any("typo.csv' gives" in note or "same.csv' is no" in note for note in notes)
 
 
 def test_predictions_and_scores_of_other_tools_meet(tmp_path: Path) -> None:

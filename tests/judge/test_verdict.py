@@ -157,6 +157,19 @@ def test_an_unsteady_clock_touches_speed_and_latency_alone(world: World) -> None
     assert "×" not in accuracy_alone.sentence
 
 
+def test_by_a_clock_that_cannot_be_trusted_the_safest_of_the_fast_ones_is_shipped(world: World) -> None:
+    """What is as fast within the noise of the session is no reason to take the greater risk."""
+    world.add("torch", ms=4.0, runtime="torch")
+    world.add("safe", ms=1.02, lost=(0, 1))
+    world.add("bold", ms=1.0, lost=(0, 3))
+    world.time("screening", 6)
+    noisy = judged(world, Budget(max_drop=2.0), noise=0.25)
+    assert noisy.control is not None
+    assert noisy.control.outcome == "undecided"
+    assert [row.outcome for row in noisy.rows[1:]] == ["pass", "pass"]
+    assert noisy.row(noisy.winner or "").name == "safe"
+
+
 def test_times_from_a_session_without_its_own_control_decide_nothing(world: World) -> None:
     small(world, 1)
     world.time("judged", 16, session="first")

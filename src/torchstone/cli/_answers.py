@@ -66,7 +66,8 @@ def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int
     if found.winner is not None and run.bundle.exists():
         out.print(f"bundle   {run.bundle}", highlight=False, soft_wrap=True)
     elif found.winner is None:
-        out.print("bundle   none: only what passes becomes one", highlight=False)
+        kept = " (the one that is there is of an earlier judgement)" if run.bundle.exists() else ""
+        out.print(f"bundle   none: only what passes becomes one{kept}", highlight=False)
     if run.report.exists():
         out.print(f"report   {run.report}", highlight=False, soft_wrap=True)
     out.print(f"check it: torchstone verify {run.root}", highlight=False, soft_wrap=True)

@@ -91,8 +91,8 @@ def _columns(metric: Metric) -> tuple[Column[EvidenceRow], ...]:
         Column(title="top-1", cell=lambda row: top1(row.accuracy)),
         *((Column(title=METRICS[metric], cell=value),) if metric != "top1" else ()),
         Column(title=f"{wording.loss_of(metric)} (at most)", cell=drop),
-        Column(title="lost", cell=paired(lambda found: Cell(wording.count(found.lost)))),
-        Column(title="gained", cell=paired(lambda found: Cell(wording.count(found.gained)))),
+        Column(title="lost", cell=paired(lambda found: Cell(wording.count(found.lost))), wide=metric != "top1"),
+        Column(title="gained", cell=paired(lambda found: Cell(wording.count(found.gained))), wide=metric != "top1"),
         Column(
             title="same answer", cell=paired(lambda found: Cell(wording.per_cent(found.agreement, 1))), unit="%",
             wide=True,

@@ -66,7 +66,8 @@ def worst(row: CandidateVerdict, column: str) -> str:
 
 
 def _of_slice(one: SliceResult) -> str:
-    return f"{one.value} {one.drop:.1f} ({wording.at_most(one.drop_upper, 1)}) of {one.images:,}"
+    bound = wording.at_most(one.drop_upper, 1)
+    return f"'{one.value}' loses {one.drop:.1f} points (at most {bound}) of {one.images:,} images"
 
 
 def bounded(one: MetricResult | None) -> str:

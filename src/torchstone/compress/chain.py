@@ -140,9 +140,11 @@ def _parse(part: str, chain: str) -> PlannedStep:
 def _read(part: str, chain: str) -> PlannedStep:
     match = STEP.fullmatch(part)
     if match is None:
+        word = re.split("[=:@]", part)[0].strip().lower()
+        meant = f"did you mean '{word}'? " if word in registry.steps.names() else ""
         raise ChainError(
             f"'{part}' in the chain '{chain}' is not a step",
-            hint="a step is written name[=value][:key=value,key=value][@target]",
+            hint=f"{meant}a step is written name[=value][:key=value,key=value][@target], without blanks",
         )
     name, target = match["name"], match["target"]
     if name not in registry.steps.names():
@@ -190,14 +192,16 @@ def _config(step: Step, name: str, options: dict[str, Any]) -> StepConfig:
 
 def _as_share(given: Any, error: Any) -> str | None:
     """What was meant by a percentage where a share is wanted."""
-    limits = error.get("ctx", {})
+    limits, text = error.get("ctx", {}), str(given).strip()
     try:
-        share = float(given) / 100
-    except (TypeError, ValueError):
+        per_cent = float(text.removesuffix("%"))
+    except ValueError:
         return None
-    if limits.get("lt", limits.get("le")) == 1 and 0.01 <= share < 1:
-        return f"a share: {share:g} is {given} %"
-    return None
+    if not text.endswith("%") and limits.get("lt", limits.get("le")) != 1:
+        return None
+    if text.endswith("%") or 5 <= per_cent < 100:
+        return f"a share: {per_cent / 100:g} is {per_cent:g} %"
+    return "a share of the whole: 0.3 is 30 %"
 
 
 def _wanted_formats(planned: PlannedStep) -> tuple[Format, ...]:

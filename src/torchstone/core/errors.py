@@ -182,7 +182,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
             alike, key=lambda name: [abs(one - other) for one, other in zip(_numbers(name), wanted, strict=True)]
         )
         return f"did you mean '{closest}'?"
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    close = [name for name in names if name.lower() == word.strip().lower()]
+    close = close or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
     more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""

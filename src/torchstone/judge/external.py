@@ -155,10 +155,15 @@ def case(told: Sequence[Told], metric: Metric = "top1") -> Case:
     return Case(
         answers=answers,
         classes=classes,
-        groups=_groups(baseline, items),
+        groups=_groups(told, items),
         fingerprint=files.digest([[item, truth[item]] for item in items]),
         metric=metric,
-        notes=tuple(note for one in told for note in one.notes) + _suspicions(answers[0], classes),
+        notes=(
+            *(note for one in told for note in one.notes),
+            *_unknown_answers(told, known),
+            *_suspicions(answers[0], classes),
+            *_repeats(told, answers),
+        ),
     )
 
 
@@ -313,14 +318,26 @@ def _digest_of(scores: Scores) -> str:
     return files.digest([[scores.classes[place] for place in order], hashlib.sha256(values.tobytes()).hexdigest()])
 
 
-def _groups(told: Told, items: Sequence[str]) -> NDArray[np.int64] | None:
-    """Items without a group are their own."""
-    if told.groups is None:
-        return None
-    group = dict(zip(told.items, told.groups, strict=True))
-    numbers: dict[tuple[str, str], int] = {}
-    found = [numbers.setdefault((group[item], "" if group[item] else item), len(numbers)) for item in items]
-    return np.array(found, np.int64) if len(numbers) < len(found) else None
+def _groups(told: Sequence[Told], items: Sequence[str]) -> NDArray[np.int64] | None:
+    """Of the first file that has any; items without a group are their own. A DataError where another file has others:
+    which of them belong together decides how much the items prove."""
+    found: tuple[Told, NDArray[np.int64]] | None = None
+    for one in told:
+        if one.groups is None:
+            continue
+        group = dict(zip(one.items, one.groups, strict=True))
+        numbers: dict[tuple[str, str], int] = {}
+        own = np.array(
+            [numbers.setdefault((group[item], "" if group[item] else item), len(numbers)) for item in items], np.int64
+        )
+        if found is not None and not np.array_equal(found[1], own):
+            item = items[int(np.argmax(found[1] != own))]
+            raise DataError(
+                f"'{one.path}' groups the items otherwise than '{found[0].path}': '{item}' stands with others there",
+                hint="one column of groups for both, or leave it out of one of them",
+            )
+        found = found or (one, own)
+    return found[1] if found is not None and found[1].max() + 1 < len(items) else None
 
 
 def _refuse_other_items(baseline: Told, truth: dict[str, str], one: Told) -> None:
@@ -377,6 +394,25 @@ def _suspicions(baseline: Answers, classes: tuple[str, ...]) -> tuple[str, ...]:
         f"the baseline is right on {100 * right:.1f} % of the items, and always answering '{classes[counts.argmax()]}' "
         f"would be on {100 * blind:.1f} %: are the classes of its labels and its answers counted alike?",
     )
+
+
+def _unknown_answers(told: Sequence[Told], labels: set[str]) -> list[str]:
+    """Answers that no item is labelled with: a class that the test set has no image of, or one that is spelt wrong."""
+    strange = {one.path: [answer for answer in one.predictions if answer not in labels] for one in told}
+    return [
+        f"{count_of(len(answers), 'answer')} of '{path}' is no item's label: {_examples(answers)}; counted as wrong"
+        for path, answers in strange.items()
+        if answers
+    ]
+
+
+def _repeats(told: Sequence[Told], answers: Sequence[Answers]) -> list[str]:
+    """Candidates that answer as the baseline does, item by item."""
+    return [
+        f"'{one.path}' gives the very answers of the baseline: is it another model?"
+        for one, its in zip(told[1:], answers[1:], strict=True)
+        if np.array_equal(its.predicted, answers[0].predicted)
+    ]
 
 
 def _in_order(names: set[str]) -> tuple[str, ...]:

@@ -79,8 +79,9 @@ def advice(images: int, margin: float, level: float) -> str | None:
     if images >= least:
         return None
     return (
-        f"a margin of {100 * margin:g} points cannot be shown on {images:,} test images: even perfect agreement needs "
-        f"{least:,}; collect {least - images:,} more, or allow {100 * smallest_margin(images, 0.0, level):.2f} points"
+        f"a margin of {100 * margin:g} points cannot be shown on {images:,} test images, but of a candidate that is "
+        f"better: even perfect agreement needs {least:,}; collect {least - images:,} more, or allow "
+        f"{100 * smallest_margin(images, 0.0, level):.2f} points"
     )
 
 

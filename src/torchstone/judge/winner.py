@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,9 @@ class Choice:
 def choose(rows: Sequence[CandidateVerdict], control: ControlResult | None, budget: Budget) -> Choice:
     """The fastest candidate that passed, unless a free one that passed is not proven to be 5 % slower: then that one.
 
+    Where the clock cannot be trusted, those are equally fast that differ by no more than the baseline does from itself,
+    and of them it is the one that may lose least.
+
     ``rows`` has the baseline first. A compression that is not proven faster than the baseline either, and not needed
     for the size, is not worth it, though it stays the winner: it is the best of what passed.
     """
@@ -36,13 +40,21 @@ def choose(rows: Sequence[CandidateVerdict], control: ControlResult | None, budg
         open_question = any(row.outcome in ("undecided", "void") and not row.free for row in rows[1:])
         return Choice(fastest.candidate_id, None if open_question else False)
     if control is None or control.outcome != "clean":
-        return Choice(fastest.candidate_id, None)
+        return Choice(_safest(passed, control).candidate_id, None)
     rivals = [row for row in passed if row.free and not _proven_faster(fastest, row)]
     if rivals:
         return Choice(max(rivals, key=_ratio).candidate_id, False)
     needed_for_size = budget.max_size_mb is not None and rows[0].size_mb > budget.max_size_mb
     beats_baseline = fastest.speed is not None and (fastest.speed.lower or 0.0) > 1
     return Choice(fastest.candidate_id, beats_baseline or needed_for_size)
+
+
+def _safest(passed: Sequence[CandidateVerdict], control: ControlResult | None) -> CandidateVerdict:
+    """Of those that may be the fastest, the one with the lowest bound of the drop."""
+    low, high = (1.0, 1.0) if control is None else control.interval95
+    noise = max(1 / low, high)
+    near = [row for row in passed if noise * _ratio(row) >= max(map(_ratio, passed))]
+    return min(near, key=lambda row: math.inf if row.accuracy is None else row.accuracy.drop_upper)
 
 
 def _ratio(row: CandidateVerdict) -> float:

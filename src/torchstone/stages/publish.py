@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torchstone import report
 from torchstone.compress import chain
-from torchstone.core import console, files
+from torchstone.core import console
 from torchstone.core.errors import ChainError, MissingPackageError
 from torchstone.core.values import Candidate
 from torchstone.core.verdict import Verdict
@@ -17,10 +17,12 @@ from torchstone.stages.read import Data
 
 
 def publish(data: Data, candidates: Sequence[Candidate], verdict: Verdict) -> None:
-    """The bundle of the winner, if there is one; then the report, which says that the run is finished."""
+    """The bundle of the winner, if there is one; then the report, which says that the run is finished. Where nothing
+    passed, the bundle of an earlier judgement stays: what it passed then, it did."""
     winner = next((one for one in candidates if one.id == verdict.winner), None)
     if winner is None:
-        files.remove(data.run.bundle)
+        if data.run.bundle.exists():
+            console.say(f"note: '{data.run.bundle}' is of an earlier judgement, and stays: nothing passed this one")
     else:
         fallback = _fallback(winner, candidates, data)
         bundle.write(winner, fallback, data.run.bundle, val=lambda artifact: data.sets(artifact, "val")["val"])

@@ -92,6 +92,16 @@ class Int8(Step):
                 hint=f"int8:calibration=percentile,percentile={config.percentile:g}",
             )
 
+    def fits(self, config: Any, origin: Artifact) -> None:
+        if config.depthwise == "float" and origin.format == "torch":
+            from torch import nn
+
+            from torchstone.models import store
+
+            found = [one for one in store.load_network(origin).modules() if isinstance(one, nn.Conv2d)]
+            if not any(one.groups == one.in_channels > 1 for one in found):
+                raise ChainError("the network has no depthwise convolutions", hint="leave out 'depthwise=float'")
+
     def wants_val(self, config: Any) -> bool:
         return config.max_drop is not None
 
