@@ -27,7 +27,7 @@ def test_metrics_the_99_percent_rule_levels_and_slices_stand_beneath_the_table(
     row = next(line for line in printed.splitlines() if line.startswith("near") and "98.75 %" in line)
     metric = next(one for one in verdict.rows[1].metrics if one.name == "ece")
     assert f"{metric.difference:.2f} ({metric.upper:.2f})" in row
-    assert "sure: jpeg 0.0 (" in printed
+    assert "sure: 'jpeg' loses 0.0 points (at most " in printed
     assert "near: no value of 'item' has as many" in printed
 
     _answers.verdict(verdict, world.run, json=True)
