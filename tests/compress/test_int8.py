@@ -344,6 +344,19 @@ def test_sizes_are_not_rounded() -> None:
     ]  # fmt: skip
 
 
+def test_every_node_has_a_name_by_which_it_can_be_left_out() -> None:
+    from onnx import helper
+
+    names = ["", "Relu_0", "", "other"]
+    nodes = [helper.make_node("Relu", [f"t{n}"], [f"t{n + 1}"], name=name) for n, name in enumerate(names)]
+    graph = helper.make_graph(nodes, "net", [], [])
+    onnx_graph.name_all(graph)
+    found = [node.name for node in graph.node]
+    assert (found[1], found[3]) == ("Relu_0", "other")
+    assert all(found)
+    assert len(set(found)) == len(found)
+
+
 def test_what_stands_behind_a_layer_in_floating_point_is_not_rounded_either() -> None:
     from onnx import TensorProto, helper
 

@@ -119,11 +119,11 @@ class Case:
 
 
 def case(told: Sequence[Told], metric: Metric = "top1") -> Case:
-    """Match the files by item; the baseline comes first, and labels and groups are those of its file. For a ``metric``
-    of ``stored_metrics.BY_SCORES`` they were read with their scores.
+    """Match the files by item; the baseline comes first, and labels are those of its file, groups those of the first
+    that has any. For a ``metric`` of ``stored_metrics.BY_SCORES`` they were read with their scores.
 
-    Raises a DataError that names the first items which one of them lacks or labels otherwise, where no prediction is a
-    label, so that the two must be spelt differently, and where scores are needed that are not there.
+    Raises a DataError that names the first items which one of them lacks, labels or groups otherwise, where no
+    prediction is a label, so that the two must be spelt differently, and where scores are needed that are not there.
     """
     baseline = told[0]
     if baseline.labels is None:

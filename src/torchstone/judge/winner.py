@@ -40,7 +40,7 @@ def choose(rows: Sequence[CandidateVerdict], control: ControlResult | None, budg
         open_question = any(row.outcome in ("undecided", "void") and not row.free for row in rows[1:])
         return Choice(fastest.candidate_id, None if open_question else False)
     if control is None or control.outcome != "clean":
-        return Choice(_safest(passed, control).candidate_id, None)
+        return Choice(_safest(passed, control, budget).candidate_id, None)
     rivals = [row for row in passed if row.free and not _proven_faster(fastest, row)]
     if rivals:
         return Choice(max(rivals, key=_ratio).candidate_id, False)
@@ -49,12 +49,17 @@ def choose(rows: Sequence[CandidateVerdict], control: ControlResult | None, budg
     return Choice(fastest.candidate_id, beats_baseline or needed_for_size)
 
 
-def _safest(passed: Sequence[CandidateVerdict], control: ControlResult | None) -> CandidateVerdict:
-    """Of those that may be the fastest, the one with the lowest bound of the drop."""
+def _safest(passed: Sequence[CandidateVerdict], control: ControlResult | None, budget: Budget) -> CandidateVerdict:
+    """Of those that may be the fastest, the one with the lowest bound of the drop that the margin is about."""
     low, high = (1.0, 1.0) if control is None else control.interval95
     noise = max(1 / low, high)
     near = [row for row in passed if noise * _ratio(row) >= max(map(_ratio, passed))]
-    return min(near, key=lambda row: math.inf if row.accuracy is None else row.accuracy.drop_upper)
+
+    def bound(row: CandidateVerdict) -> float:
+        found = (one.upper for one in row.metrics if one.name == budget.metric and one.upper is not None)
+        return next(found, math.inf)
+
+    return min(near, key=bound)
 
 
 def _ratio(row: CandidateVerdict) -> float:

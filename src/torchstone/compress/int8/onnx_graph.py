@@ -16,11 +16,26 @@ if TYPE_CHECKING:
 
 
 def prepare(artifact: Artifact, path: Path) -> None:
-    """Write the artifact's graph as a quantiser wants it: simplified, and with all shapes."""
+    """Write the artifact's graph as a quantiser wants it: simplified, with all shapes, and with a name for each node,
+    by which it can be left out: files of other tools have nodes without one."""
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with quiet():
         quant_pre_process(artifact.directory / "model.onnx", path, skip_symbolic_shape=True)
+    model = onnx.load(str(path))
+    name_all(model.graph)
+    onnx.save(model, str(path))
+
+
+def name_all(graph: GraphProto) -> None:
+    """Name the nodes that have no name."""
+    taken = {node.name for node in graph.node}
+    for number, node in enumerate(graph.node):
+        if not node.name:
+            node.name = f"{node.op_type}_{number}"
+            while node.name in taken:
+                node.name += "_"
 
 
 def of_sizes(graph: GraphProto) -> list[str]:
