@@ -14,6 +14,7 @@ from torchstone.core.errors import ConfigError, DataError
 from torchstone.core.run import Run
 from torchstone.core.values import Budget
 from torchstone.judge import accuracy, answers, external, ledger
+from torchstone.judge.evidence_directory import verify
 from torchstone.judge.external import EvidenceVerdict
 from torchstone.stages.judge_evidence import judge_evidence
 
@@ -213,6 +214,9 @@ def test_a_look_at_a_runs_own_answers_is_counted_with_the_runs_looks(ladder: Wor
     assert ledger.looks(*book) == before + 1
     table, _ = tables.read(paths[0])
     assert found.test_images == len(table)
+    found = judge_evidence(paths[0], [paths[1]], Budget(max_drop=3.0), slices=["format"])
+    assert found.look == before + 1, "where one looks closer is the same question"
+    assert {one.column for one in found.rows[1].slices} == {"class", "format"}
 
 
 def test_what_needs_a_model_is_refused() -> None:
@@ -224,7 +228,47 @@ def test_what_needs_a_model_is_refused() -> None:
         (Budget(max_size_mb=2), "--max-size-mb"),
     ):
         with pytest.raises(ConfigError, match=named):
-            _evidence.refuse_what_needs_a_model(budget, ())
-    with pytest.raises(ConfigError, match="--slice"):
-        _evidence.refuse_what_needs_a_model(Budget(), ["group"])
-    _evidence.refuse_what_needs_a_model(Budget(), ())
+            _evidence.refuse_what_needs_a_model(budget)
+    _evidence.refuse_what_needs_a_model(Budget())
+
+
+def with_columns(path: Path, **cells: Sequence[str]) -> Path:
+    """The file with further columns; ``cells`` by the number of the item."""
+    head, *lines = path.read_text().splitlines()
+    beside = [",".join(column[int(line.split(".")[0])] for column in cells.values()) for line in lines]
+    text = [f"{line},{more}" for line, more in zip(lines, beside, strict=True)]
+    path.write_text("\n".join([",".join([head, *cells]), *text]) + "\n")
+    return path
+
+
+def test_slices_of_any_column_of_the_first_table_that_has_it(baseline: Path, tmp_path: Path) -> None:
+    with_columns(
+        baseline,
+        camera=["old" if number % 2 else "new" for number in range(IMAGES)],
+        light=["" if number < 10 else f"{number / 10:.1f}" for number in range(IMAGES)],
+    )
+    candidate = stored(tmp_path / "cand.csv", wrong=[*range(100), *range(601, 661, 2)], groups=40)
+    asked = ["camera", "light", "patient"]
+    found = judge_evidence(baseline, [candidate], Budget(max_drop=1.0), slices=asked, out=tmp_path / "out")
+    assert found.slices == ("camera", "light", "group")  # what groups the items is 'group', as in a catalog
+    by_column = {name: [one for one in found.rows[1].slices if one.column == name] for name in found.slices}
+    assert [(one.value, one.images, one.lost) for one in by_column["camera"]] == [("old", 1000, 30), ("new", 1000, 0)]
+    assert by_column["light"][0].lost == 30
+    assert sorted(one.images for one in by_column["light"]) == [497, 497, 498, 498]  # ten have no number
+    assert {one.images for one in by_column["group"]} == {40}
+    assert (by_column["group"][0].value, by_column["group"][0].lost) == ("15", 20)  # 600 to 639
+    assert verify(tmp_path / "out") == []
+    table, header = tables.read(tmp_path / "out" / "baseline.parquet")
+    columns = {one: table[one].to_list() for one in table.columns}
+    columns["slice_camera"] = ["old", *columns["slice_camera"][1:-1], "old"]
+    tables.write(tmp_path / "out" / "baseline.parquet", tables.frame(columns), header)
+    changed = {one.field for one in verify(tmp_path / "out")}
+    assert any(name.startswith("slices") for name in changed)
+
+
+def test_a_column_that_no_table_has_is_named_with_the_nearest(baseline: Path, tmp_path: Path) -> None:
+    with_columns(baseline, camera=["old"] * IMAGES)
+    with pytest.raises(DataError, match="no table has a column 'camra'") as caught:
+        judge_evidence(baseline, [stored(tmp_path / "cand.csv")], Budget(), slices=["camra"])
+    assert "'camera'" in (caught.value.hint or "")
+    assert not (tmp_path / "ledger").exists()  # refused before the look

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torchstone.cli._answers import exit_code, print_json, stdout, verdict_table
-from torchstone.cli._judged import KEEPS, margin
+from torchstone.cli._judged import KEEPS, by_column, margin
 from torchstone.config import flag
 from torchstone.core.errors import ConfigError
 from torchstone.core.values import METRICS, Budget, Metric
@@ -34,22 +34,20 @@ def judge(
     """Judge the tables of answers and print what came of it."""
     from torchstone.stages.judge_evidence import judge_evidence
 
-    refuse_what_needs_a_model(budget, slices)
-    found = judge_evidence(baseline, candidates, budget, ledger_dir=ledger, unordered=unordered, out=out)
+    refuse_what_needs_a_model(budget)
+    found = judge_evidence(baseline, candidates, budget, ledger_dir=ledger, unordered=unordered, slices=slices, out=out)
     code = verdict(found, json, every=every)
     if out is not None and not json:
         stdout().print(f"\ncheck it: torchstone verify {out}", highlight=False, markup=False, soft_wrap=True)
     return code
 
 
-def refuse_what_needs_a_model(budget: Budget, slices: Sequence[str]) -> None:
-    """Stored answers have no speed, no size and no catalog."""
+def refuse_what_needs_a_model(budget: Budget) -> None:
+    """Stored answers have no speed and no size."""
     asked = [f"--{flag(name)}" for name in ("min_speedup", "max_latency_ms", "max_size_mb") if getattr(budget, name)]
-    asked += ["--slice"] if slices else []
     if asked:
-        lacking = "no catalog with columns" if asked[0] == "--slice" else "no times and no model's files"
         raise ConfigError(
-            f"{asked[0]} cannot be judged with --evidence: stored answers hold {lacking}",
+            f"{asked[0]} cannot be judged with --evidence: stored answers hold no times and no model's files",
             hint="torchstone judge RUN CANDIDATE measures the models themselves",
         )
 
@@ -71,6 +69,7 @@ def verdict(found: EvidenceVerdict, json: bool, *, every: bool = False) -> int:
     for row in found.rows[1:]:
         for line in _beside(row):
             out.print(f"  {row.name}: {line}", highlight=False, markup=False, soft_wrap=True)
+    by_column(found.slices, [row for row in found.rows[1:] if row.accuracy is not None], out)
     return code
 
 

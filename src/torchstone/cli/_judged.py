@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torchstone.cli._tables import chain_cell, is_narrow
@@ -11,7 +12,7 @@ from torchstone.judge.slices import LEAST
 from torchstone.report import wording
 
 if TYPE_CHECKING:
-    from torchstone.judge.external import EvidenceVerdict
+    from torchstone.judge.external import EvidenceRow, EvidenceVerdict
 
 KEEPS = {"proven": "yes", "refuted": "no", "open": "open"}
 SHOWN = 3
@@ -50,23 +51,31 @@ def beside(found: Verdict, out: Any) -> None:
         table.add_row(chain_cell(row.name, narrow=narrow), *cells, KEEPS[row.accuracy.keeps_99], *level)
     out.print()
     out.print(table)
-    for column in found.slices:
+    by_column(found.slices, tested, out)
+
+
+def by_column(columns: Sequence[str], tested: Sequence[CandidateVerdict | EvidenceRow], out: Any) -> None:
+    """Of each column that was asked for, where those that met the test set lose most."""
+    for column in columns:
         out.print(f"\nby {column}, of at least {LEAST} test images each:", highlight=False, markup=False)
         for row in tested:
             out.print(f"  {row.name}: {worst(row, column)}", highlight=False, markup=False)
 
 
-def worst(row: CandidateVerdict, column: str) -> str:
+def worst(row: CandidateVerdict | EvidenceRow, column: str) -> str:
     """The slices of a column that lose most, with the bounds that hold for all of its slices together."""
     found = [one for one in row.slices if one.column == column]
     if not found:
         return f"no value of '{column}' has as many"
-    more = f"; {len(found) - SHOWN} more lose less" if len(found) > SHOWN else ""
+    rest = len(found) - SHOWN
+    more = f"; {rest} more {'loses' if rest == 1 else 'lose'} less" if rest > 0 else ""
     return "; ".join(map(_of_slice, found[:SHOWN])) + more
 
 
 def _of_slice(one: SliceResult) -> str:
     bound = wording.at_most(one.drop_upper, 1)
+    if one.drop < 0:
+        return f"'{one.value}' gains {-one.drop:.1f} points (loses at most {bound}) of {one.images:,} images"
     return f"'{one.value}' loses {one.drop:.1f} points (at most {bound}) of {one.images:,} images"
 
 

@@ -42,7 +42,11 @@ def command(
     ] = False,
     slices: Annotated[
         list[str] | None,
-        typer.Option("--slice", metavar="COLUMN", help="Look at each value of this column of the catalog; repeatable."),
+        typer.Option(
+            "--slice",
+            metavar="COLUMN",
+            help="Look at each value of this column, of the catalog or of the tables; repeatable.",
+        ),
     ] = None,
     evidence: Annotated[
         bool,

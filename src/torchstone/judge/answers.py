@@ -76,6 +76,10 @@ class Told:
     """None where the file has none, or where they were not asked for."""
     groups: Sequence[str] | None
     """What an item belongs to (a patient, a film), "" where it stands alone; None without the column."""
+    beside: Mapping[str, Sequence[Any]]
+    """The cells of what was asked for beside these."""
+    names: Sequence[str]
+    """Of all columns."""
     columns: Mapping[str, str]
     """Which column was taken for what: item, label, prediction or scores, group."""
     notes: tuple[str, ...]
@@ -88,9 +92,10 @@ class Told:
         return f"{self.path}: {count_of(len(self.items), 'item')}; {found}"
 
 
-def read(place: Path, *, scores: bool = False) -> Told:
+def read(place: Path, *, scores: bool = False, beside: Sequence[str] = ()) -> Told:
     """The answers at ``place``, a table or a directory that holds one; its ``scores`` are kept where they are asked
-    for, and of the others no more than the largest of each item.
+    for, and of the others no more than the largest of each item. ``beside`` are further columns, or roles of
+    ``NAMES``; those that the table does not have are left out.
 
     Raises a DataError where a column is missing, an item stands twice, a cell is empty or no number, or the file is
     larger than can be read.
@@ -118,6 +123,8 @@ def read(place: Path, *, scores: bool = False) -> Told:
         predictions=answered.predictions,
         scores=answered.scores if scores else None,
         groups=[_name(cell) for cell in table.cells(columns["group"])] if "group" in columns else None,
+        beside={name: table.cells(found) for name in beside if (found := columns.get(name, name)) in table.names},
+        names=tuple(table.names),
         columns={
             "item": columns["item"],
             **({"label": columns["label"]} if labels is not None else {}),

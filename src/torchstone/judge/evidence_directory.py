@@ -1,7 +1,8 @@
 """What a verdict on stored answers was made of, in a directory of its own: from it, every number can be recomputed.
 
     baseline.parquet  candidate-1.parquet …   item, label, prediction; group where items belong together; scores
-                                              where the margin is about a metric that is made of them
+                                              where the margin is about a metric that is made of them; in the
+                                              baseline's slice_COLUMN, the slice of each item
     ledger.json                               the looks at this test set, up to this one
     environment.json                          versions and machine
     verdict.json                              the verdict, with the digests of the others
@@ -29,6 +30,8 @@ BASELINE = "baseline.parquet"
 LEDGER = "ledger.json"
 ENVIRONMENT = "environment.json"
 VERDICT = "verdict.json"
+SLICE = "slice_"
+"""What a column's name begins with that holds slices."""
 
 
 def table_of(number: int) -> str:
@@ -78,6 +81,8 @@ def write(place: Path, case: Case, verdict: EvidenceVerdict, looks: Mapping[str,
             }
             if case.groups is not None:
                 columns["group"] = [str(group) for group in case.groups]
+            if number == 0:
+                columns |= {SLICE + sliced.name: sliced.values.tolist() for sliced in case.columns}
             header: dict[str, Any] = {
                 "name": row.name,
                 "file": row.file,
@@ -121,8 +126,9 @@ def _recomputed(place: Path, stored: EvidenceVerdict) -> Iterator[Mismatch]:
     try:
         metric = stored.budget.metric
         tables_there = (place / table_of(number) for number in range(len(stored.rows)))
-        told, names = zip(*(_told(path, scores=metric in BY_SCORES) for path in tables_there), strict=True)
-        case = external.case(told, metric)
+        read = (_told(path, scores=metric in BY_SCORES, slices=stored.slices) for path in tables_there)
+        told, names = zip(*read, strict=True)
+        case = external.case(told, metric, stored.slices)
         question = external.question(case, stored.budget, stored.procedure)
         counted = list(_look(files.read_json(place / LEDGER), question, stored.look))
         drawn = stored.rows if cannot else None
@@ -148,16 +154,17 @@ def _recomputed(place: Path, stored: EvidenceVerdict) -> Iterator[Mismatch]:
         yield from (Mismatch(row.name, *difference) for difference in differences("", old, new))
 
 
-def _told(path: Path, *, scores: bool) -> tuple[Told, str]:
+def _told(path: Path, *, scores: bool, slices: Sequence[str]) -> tuple[Told, str]:
     """The answers of a table under the name of the file that they came from, and what that was called."""
-    told = answers.read(path, scores=scores)
+    told = answers.read(path, scores=scores, beside=[SLICE + name for name in slices])
     origin = told.header
     if lacking := {"file", "sha256", "name"} - origin.keys():
         raise ArtifactError(
             f"'{path.name}' was written by something else: it does not say where its answers came from "
             f"({', '.join(sorted(lacking))})"
         )
-    return replace(told, path=Path(origin["file"]), sha256=origin["sha256"]), str(origin["name"])
+    beside = {name.removeprefix(SLICE): cells for name, cells in told.beside.items()}
+    return replace(told, path=Path(origin["file"]), sha256=origin["sha256"], beside=beside), str(origin["name"])
 
 
 def _look(looks: Any, question: Mapping[str, Any], look: int) -> Iterator[Mismatch]:

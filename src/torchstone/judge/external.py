@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from torchstone.core import files
-from torchstone.core.errors import DataError
+from torchstone.core.errors import DataError, nearest
 from torchstone.core.values import METRICS, Budget, Metric, Outcome, Value
 from torchstone.core.verdict import AccuracyResult, Decision, Draws, MetricResult, Procedure, SliceResult
 from torchstone.data.findings import count_of, name_a_few
@@ -51,7 +51,9 @@ class EvidenceRow(Value):
         default=None,
         description="what the margin is about, where that is not top-1; None, too, where these items do not define it",
     )
-    slices: tuple[SliceResult, ...] = Field(default=(), description="by class, the largest drop first")
+    slices: tuple[SliceResult, ...] = Field(
+        default=(), description="by class and by the columns that were asked for; within one the largest drop first"
+    )
     decision: Decision | None = None
     outcome: Outcome | Literal["baseline", "not tested"]
     reason: str
@@ -69,6 +71,7 @@ class EvidenceVerdict(Value):
     look: int = Field(description="how many times this test set has now been looked at; 1 is the first")
     level: float = Field(description="one-sided confidence that this look may spend")
     procedure: Procedure
+    slices: tuple[str, ...] = Field(default=(), description="columns that were asked for, beside 'class'")
     draws: Draws | None = Field(default=None, description="None: no bound was drawn")
     rows: tuple[EvidenceRow, ...] = Field(description="the baseline first, then as named")
     sentence: str
@@ -108,6 +111,8 @@ class Case:
     classes: tuple[str, ...]
     groups: NDArray[np.int64] | None
     """A number for each item, the same for items of one group; None where no two of them share a group."""
+    columns: tuple[slices.Column, ...]
+    """To slice by, beside the class."""
     fingerprint: str
     """Digest of the items and their labels: what the ledger counts by."""
     metric: Metric
@@ -118,12 +123,14 @@ class Case:
         return len(self.answers[0].labels)
 
 
-def case(told: Sequence[Told], metric: Metric = "top1") -> Case:
+def case(told: Sequence[Told], metric: Metric = "top1", columns: Sequence[str] = ()) -> Case:
     """Match the files by item; the baseline comes first, and labels are those of its file, groups those of the first
-    that has any. For a ``metric`` of ``stored_metrics.BY_SCORES`` they were read with their scores.
+    that has any. For a ``metric`` of ``stored_metrics.BY_SCORES`` they were read with their scores, and with the
+    ``columns`` to slice by beside.
 
     Raises a DataError that names the first items which one of them lacks, labels or groups otherwise, where no
-    prediction is a label, so that the two must be spelt differently, and where scores are needed that are not there.
+    prediction is a label, so that the two must be spelt differently, and where scores or columns are needed that are
+    not there.
     """
     baseline = told[0]
     if baseline.labels is None:
@@ -156,6 +163,7 @@ def case(told: Sequence[Told], metric: Metric = "top1") -> Case:
         answers=answers,
         classes=classes,
         groups=_groups(told, items),
+        columns=tuple(_column(told, items, name) for name in dict.fromkeys(columns)),
         fingerprint=files.digest([[item, truth[item]] for item in items]),
         metric=metric,
         notes=(
@@ -208,6 +216,7 @@ def judge(
         look=look,
         level=level,
         procedure=procedure,
+        slices=tuple(one.name for one in found.columns),
         draws=bootstrap.draws() if bootstrap.are_drawn([row.metric for row in rows if row.metric]) else None,
         rows=tuple(rows),
         sentence=_sentence(rows, found.metric),
@@ -239,7 +248,7 @@ def _judged(found: Case, number: int, name: str, budget: Budget, level: float, m
     metric = measured.of(number, level, result)
     decision = decide.drop(result, budget, level, metric)
     outcome, reason = decide.together([decision])
-    by_class = slices.classes(baseline.labels, found.classes)
+    columns = (slices.classes(baseline.labels, found.classes), *found.columns)
     lost = np.flatnonzero((baseline.predicted == baseline.labels) & (answers.predicted != answers.labels))
     flips = [
         Flip(
@@ -255,7 +264,7 @@ def _judged(found: Case, number: int, name: str, budget: Budget, level: float, m
         level=level,
         accuracy=result,
         metric=metric,
-        slices=slices.compare(baseline, answers, [by_class], level, found.groups),
+        slices=slices.compare(baseline, answers, columns, level, found.groups),
         decision=decision,
         outcome=outcome,
         reason=reason,
@@ -338,6 +347,20 @@ def _groups(told: Sequence[Told], items: Sequence[str]) -> NDArray[np.int64] | N
             )
         found = found or (one, own)
     return found[1] if found is not None and found[1].max() + 1 < len(items) else None
+
+
+def _column(told: Sequence[Told], items: Sequence[str], name: str) -> slices.Column:
+    """The column of the first file that has it. That by which the items are grouped is called ``group``, as in a
+    catalog: each of its slices is one group."""
+    one = next((one for one in told if name in one.beside), None)
+    if one is None:
+        known = {there for one in told for there in one.names}
+        raise DataError(f"no table has a column '{name}'", hint=nearest(name, known))
+    cell = dict(zip(one.items, one.beside[name], strict=True))
+    cells = [cell[item] for item in items]
+    if name in ("group", one.columns.get("group")):  # numbers of groups are names
+        return slices.column("group", [None if found in (None, "") else str(found) for found in cells])
+    return slices.column(name, slices.typed(cells))
 
 
 def _refuse_other_items(baseline: Told, truth: dict[str, str], one: Told) -> None:

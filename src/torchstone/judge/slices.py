@@ -54,6 +54,20 @@ def column(name: str, cells: Sequence[Any]) -> Column:
     return Column(name, texts.astype(str))
 
 
+def typed(cells: Sequence[Any]) -> list[Any]:
+    """Cells of a table that has no types: None where one is empty, and numbers where there are so many different ones
+    that ``column`` cuts them into quarters."""
+    found = [None if isinstance(cell, str) and cell.strip() in ("", "nan", "NaN") else cell for cell in cells]
+    texts = {cell for cell in found if isinstance(cell, str)}
+    if len(texts) <= VALUES:
+        return found
+    try:
+        numbers = {text: float(text) for text in texts}
+    except ValueError:
+        return found
+    return [numbers.get(cell, cell) if isinstance(cell, str) else cell for cell in found]
+
+
 def classes(labels: NDArray[np.int64], names: Sequence[str]) -> Column:
     """The column that is always there: the class that each image is labelled with."""
     return Column(CLASS, np.array(names)[labels])

@@ -14,6 +14,7 @@ from torchstone.judge import answers, evidence_directory, external, ledger, powe
 from torchstone.judge.answers import Told
 from torchstone.judge.evidence import Evidence
 from torchstone.judge.external import EvidenceVerdict
+from torchstone.judge.slices import column
 
 LEDGER = "ledger"
 
@@ -25,6 +26,7 @@ def judge_evidence(
     *,
     ledger_dir: Path | None = None,
     unordered: bool = False,
+    slices: Sequence[str] = (),
     out: Path | None = None,
 ) -> EvidenceVerdict:
     """Judge stored answers against those of the baseline, in the order given, or all of them at levels split by Holm
@@ -33,22 +35,23 @@ def judge_evidence(
     Each is a CSV, TSV, JSONL or Parquet file, or a directory that holds one (``answers.read`` says what is in it). The
     looks at this test set are counted in ``ledger_dir``: by default the folder ``ledger`` beside the baseline's file,
     or, if that is of a run's test images, the run's own. Of the budget, the drop, its metric and the confidence count:
-    AUROC and the calibration error need scores, macro F1 does not. ``out`` is a directory to write, from which
+    AUROC and the calibration error need scores, macro F1 does not. ``slices`` are columns whose values are looked at
+    one by one: of the first file that has them, or of the run's catalog. ``out`` is a directory to write, from which
     ``verify`` recomputes the verdict (``judge.evidence_directory``).
     """
     names = [str(place) for place in (baseline, *candidates)]
     scores = budget.metric in stored_metrics.BY_SCORES
-    told = [answers.read(Path(name), scores=scores) for name in names]
+    told = [answers.read(Path(name), scores=scores, beside=slices) for name in names]
     for one in told:
         console.say(one.understood)
         if (part := one.header.get("part", "test")) != "test":
             console.say(f"note: {one.path} holds answers on {part}, by which models are chosen: they prove little")
-    case = external.case(told, budget.metric)
+    run = _run_of(told[0])
+    case = external.case(told, budget.metric, () if run is not None else slices)
     for note in case.notes:
         console.say(f"note: {note}")
-    run = _run_of(told[0])
-    if run is not None:  # what belongs together stands in its catalog
-        case = replace(case, groups=Evidence(run).groups(case.answers[0].items))
+    if run is not None:
+        case = _with_catalog(case, run, slices)
     place, tests, earlier = _book(run, told[0], case, ledger_dir)
     if out is not None:
         evidence_directory.check_place(out, [*(one.path for one in told), place], [one.sha256 for one in told])
@@ -59,6 +62,14 @@ def judge_evidence(
         console.say(line)
     verdict = external.judge(case, names, budget, look, procedure)
     return verdict if out is None else evidence_directory.write(out, case, verdict, ledger.stored(place, tests))
+
+
+def _with_catalog(case: external.Case, run: Run, names: Sequence[str]) -> external.Case:
+    """The case with what the run's catalog knows of its items: which of them belong together, and any column."""
+    evidence, items = Evidence(run), case.answers[0].items
+    cells = evidence.columns(names, items) if names else []
+    columns = tuple(column(name, found) for name, found in zip(names, cells, strict=True))
+    return replace(case, groups=evidence.groups(items), columns=columns)
 
 
 def _book(
