@@ -34,3 +34,18 @@ def test_metrics_the_99_percent_rule_levels_and_slices_stand_beneath_the_table(
     answer = json.loads(capsys.readouterr().out)
     assert answer["rows"][1]["metrics"][1]["name"] == "macro_f1"
     assert answer["procedure"] == "holm"
+
+
+def test_times_of_another_session_are_marked_and_a_narrow_terminal_says_what_it_leaves_out(
+    ladder: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = look_at(ladder, ["int8@openvino"], Budget(max_drop=3))
+    for width in ("80", "160"):
+        monkeypatch.setenv("COLUMNS", width)
+        _answers.verdict(verdict, ladder.run, json=False)
+        lines = capsys.readouterr().out.splitlines()
+        untested = next(line for line in lines if line.startswith("bf16@openvino"))
+        assert "~0.9" in untested
+        assert untested.count("×") == untested.count("~") - 1  # its milliseconds and its ratios
+        assert "~ of an earlier, shorter session, by which candidates were chosen" in lines
+        assert any("a wider terminal also has: same runtime" in line for line in lines) == (width == "80")

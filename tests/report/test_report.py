@@ -149,7 +149,7 @@ def test_the_margin_is_about_the_metric_that_was_asked_for(make_run: Any, monkey
             assert joined(f"{cell}{wording.fixed(found.difference)}({wording.at_most(found.upper)})") in text
             assert wording.at_most(found.upper) != wording.at_most(row.accuracy.drop_upper)
         else:
-            assert joined(f"{cell}val{wording.fixed(found.difference)}{row.latency and row.latency.median_ms}") in text
+            assert joined(f"{cell}val{wording.fixed(found.difference)}~{row.latency and row.latency.median_ms}") in text
             assert joined(f"({wording.at_most(row.accuracy.drop_upper)})") not in text
     assert "changeofmacroF1,points" in text
     assert "MacroF1againstlatency" in text

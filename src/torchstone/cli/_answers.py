@@ -52,6 +52,10 @@ def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int
     )
     listed = columns.of_verdict(found, digits=1)
     out.print(verdict_table(found.rows, listed, out.width, found.winner))
+    if columns.are_screened(found.rows):
+        out.print(
+            f"{columns.SCREENED} of an earlier, shorter session, by which candidates were chosen", highlight=False
+        )
     _judged.beside(found, out)
     out.print(f"\n{found.sentence}", highlight=False)
     if found.control is not None and found.control.outcome != "clean":
@@ -82,7 +86,8 @@ def verdict_table(
     from rich.table import Table
 
     narrow = is_narrow(width)
-    listed = columns.shown(listed, narrow=narrow)
+    left_out = [column.title for column in listed if narrow and column.wide]
+    listed = [column for column in listed if column.title not in left_out]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0))
     table.add_column("candidate", overflow="fold")
     for column in listed:
@@ -92,6 +97,8 @@ def verdict_table(
         table.add_row(
             chain_cell(row.name, narrow=narrow), *(column.text(row) for column in listed), _outcome(row, chosen)
         )
+    if left_out:
+        table.caption, table.caption_justify = f"a wider terminal also has: {', '.join(left_out)}", "left"
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from torchstone.core.values import METRICS
@@ -23,6 +23,8 @@ class Cell:
 
 
 NOTHING = Cell(wording.NONE)
+SCREENED = "~"
+"""Before a time that was not measured in the judged session, but while candidates were chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ def of_verdict(found: Verdict, digits: int = 2, ms_digits: int | None = None) ->
     drop = wording.loss_of(metric)
 
     def latency(row: CandidateVerdict) -> Cell:
-        return Cell(wording.milliseconds(row.latency.median_ms, ms_digits)) if row.latency else NOTHING
+        return _timed(row, Cell(wording.milliseconds(row.latency.median_ms, ms_digits))) if row.latency else NOTHING
 
     return (
         Column(title="top-1", cell=lambda row: top1(row.accuracy, digits), below="%"),
@@ -63,12 +65,12 @@ def of_verdict(found: Verdict, digits: int = 2, ms_digits: int | None = None) ->
         ),
         Column(title="batch 1", cell=latency, unit="ms"),
         Column(
-            title="faster (at least)", cell=lambda row: _speed(row.speed, digits), is_bounded=True,
+            title="faster (at least)", cell=lambda row: _timed(row, _speed(row.speed, digits)), is_bounded=True,
             below="than the baseline",
         ),
         Column(
-            title="same runtime", cell=lambda row: _speed(row.same_runtime, digits, bound=False), wide=True,
-            below="unchanged weights",
+            title="same runtime", cell=lambda row: _timed(row, _speed(row.same_runtime, digits, bound=False)),
+            wide=True, below="unchanged weights",
         ),
         Column(title="size", cell=lambda row: Cell(wording.megabytes(row.size_mb)), unit="MB"),
     )  # fmt: skip
@@ -85,9 +87,16 @@ def bounded(drop: float, upper: float | None, digits: int = 2) -> Cell:
     return Cell(wording.fixed(drop, digits), None if upper is None else wording.at_most(upper, digits))
 
 
-def shown(columns: Sequence[Column[Row]], *, narrow: bool) -> list[Column[Row]]:
-    """Those that a terminal has room for."""
-    return [column for column in columns if not (narrow and column.wide)]
+def are_screened(rows: Sequence[CandidateVerdict]) -> bool:
+    """Whether any of these has times of another session than those that were judged."""
+    return any(row.outcome == "not tested" and (row.speed or row.latency) for row in rows)
+
+
+def _timed(row: CandidateVerdict, cell: Cell) -> Cell:
+    """What a clock says of it, marked where that was another session than the judged one."""
+    if row.outcome != "not tested" or cell.value == wording.NONE:
+        return cell
+    return replace(cell, value=SCREENED + cell.value)
 
 
 def _drop(found: Verdict, row: CandidateVerdict, digits: int) -> Cell:
