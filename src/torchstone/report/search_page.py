@@ -61,6 +61,8 @@ class Page:
     curves: tuple[str, str] | None
     slices: list[tuple[str, str]]
     workers: int
+    enough: int = 20
+    """Complete trials from which on the shares of the variance say more than a hint."""
 
     def count(self, state: str) -> int:
         return sum(trial["state"] == state for trial in self.trials)
