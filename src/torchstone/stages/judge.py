@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from torchstone.core import console, environment, files, tables
 from torchstone.core.errors import ArtifactError, ConfigError, nearest
 from torchstone.core.run import Run, run_of
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Budget, Candidate
 from torchstone.core.verdict import Verdict
+from torchstone.data.split import items_of
 from torchstone.evaluate import portrait, predict
 from torchstone.judge import ledger, power, select, tail
 from torchstone.judge import verdict as verdicts
@@ -44,7 +47,9 @@ def announce(data: Data, budget: Budget) -> None:
     if data.run.verdict.exists():
         return
     look = ledger.looks(data.run.ledger, data.split.test_fingerprint, data.split.earlier_tests) + 1
-    for line in power.foreseen(data.split.sizes["test"], budget, look, ledger.level(budget.confidence, look)):
+    groups = Evidence(data.run).groups(np.array(items_of(data.split, "test")))
+    images, count = data.split.sizes["test"], None if groups is None else len(np.unique(groups))
+    for line in power.foreseen(images, count, budget, look, ledger.level(budget.confidence, look)):
         console.say(line)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from torchstone.core import console
 from torchstone.core.run import Run
 from torchstone.core.values import Budget
@@ -58,7 +60,8 @@ def judge_evidence(
     procedure: Procedure = "holm" if unordered else "fixed-order"
     look = ledger.look(place, tests, external.question(case, budget, procedure), earlier)
     level = ledger.level(budget.confidence, look)
-    for line in power.foreseen(case.images, budget, look, level):
+    groups = None if case.groups is None else len(np.unique(case.groups))
+    for line in power.foreseen(case.images, groups, budget, look, level):
         console.say(line)
     verdict = external.judge(case, names, budget, look, procedure)
     return verdict if out is None else evidence_directory.write(out, case, verdict, ledger.stored(place, tests))
