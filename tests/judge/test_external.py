@@ -214,9 +214,14 @@ def test_a_look_at_a_runs_own_answers_is_counted_with_the_runs_looks(ladder: Wor
     assert ledger.looks(*book) == before + 1
     table, _ = tables.read(paths[0])
     assert found.test_images == len(table)
-    found = judge_evidence(paths[0], [paths[1]], Budget(max_drop=3.0), slices=["format"])
+    out = run.root / "stored"
+    found = judge_evidence(paths[0], [paths[1]], Budget(max_drop=3.0), slices=["format", "width", "format"], out=out)
     assert found.look == before + 1, "where one looks closer is the same question"
-    assert {one.column for one in found.rows[1].slices} == {"class", "format"}
+    assert found.slices == ("format", "width")
+    assert {one.column for one in found.rows[1].slices} == {"class", "format", "width"}
+    assert verify(out) == []
+    with pytest.raises(ConfigError, match="the catalog has no column 'formt'"):
+        judge_evidence(paths[0], [paths[1]], Budget(max_drop=3.0), slices=["formt"])
 
 
 def test_what_needs_a_model_is_refused() -> None:
@@ -264,6 +269,34 @@ def test_slices_of_any_column_of_the_first_table_that_has_it(baseline: Path, tmp
     tables.write(tmp_path / "out" / "baseline.parquet", tables.frame(columns), header)
     changed = {one.field for one in verify(tmp_path / "out")}
     assert any(name.startswith("slices") for name in changed)
+
+
+@pytest.mark.parametrize("name", ["label", "image", "class", "prediction", "item"])
+def test_what_the_judge_reads_cannot_be_sliced_by(name: str, baseline: Path, tmp_path: Path) -> None:
+    with_columns(baseline, **{"class": ["a"] * IMAGES})
+    with pytest.raises(DataError, match=f"'{name}' cannot be sliced by"):
+        judge_evidence(baseline, [stored(tmp_path / "cand.csv")], Budget(), slices=[name])
+
+
+def test_groups_are_one_column_by_whichever_name(tmp_path: Path) -> None:
+    baseline, candidate = stored(tmp_path / "base.csv", groups=40), stored(tmp_path / "cand.csv", wrong=range(9))
+    asked, out = ["patient", "group"], tmp_path / "out"
+    found = judge_evidence(baseline, [candidate], Budget(max_drop=3.0), slices=asked, out=out)
+    assert found.slices == ("group",)
+    assert next((one.value, one.lost) for one in found.rows[1].slices if one.column == "group") == ("0", 9)
+    assert verify(out) == []
+
+
+def test_where_it_loses_is_printed(baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from torchstone.cli import _evidence
+
+    with_columns(baseline, camera=["old" if number % 2 else "new" for number in range(IMAGES)])
+    candidate = stored(tmp_path / "cand.csv", wrong=[*range(0, 100, 2), *range(501, 601, 2)])
+    found = judge_evidence(baseline, [candidate], Budget(max_drop=3.0), slices=["camera"])
+    _evidence.verdict(found, json=False)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "by camera, of at least 20 test images each:" in printed
+    assert "'old' loses 0.0 points (at most " in printed
 
 
 def test_a_column_that_no_table_has_is_named_with_the_nearest(baseline: Path, tmp_path: Path) -> None:

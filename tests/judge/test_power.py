@@ -74,11 +74,12 @@ def test_what_run_says_before_it_trains() -> None:
 
 
 def test_of_other_metrics_nothing_is_foretold() -> None:
+    groups = np.arange(300) // 10
     top1 = power.foreseen(300, None, Budget(max_drop=0.5), 1, FIRST_LOOK)
     assert len(top1) == 2
     assert "cannot be shown on 300 test images" in top1[1]
-    assert power.foreseen(300, 30, Budget(), 1, FIRST_LOOK)[0].endswith("may count as fewer (30 groups)")
-    assert power.foreseen(300, 30, Budget(max_drop=0.5, metric="auroc"), 2, 0.9875) == ["look 2, bounds at 98.75 %"]
+    assert power.foreseen(300, groups, Budget(), 1, FIRST_LOOK)[0].endswith("may count as fewer (30 groups)")
+    assert power.foreseen(300, groups, Budget(max_drop=0.5, metric="auroc"), 2, 0.9875) == ["look 2, bounds at 98.75 %"]
 
 
 def test_a_margin_that_this_test_set_can_never_show_is_said_to_be_so() -> None:

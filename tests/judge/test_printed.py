@@ -8,6 +8,7 @@ from test_verdict import look_at
 
 from torchstone.cli import _answers
 from torchstone.core.values import Budget
+from torchstone.report import wording
 
 
 def test_metrics_the_99_percent_rule_levels_and_slices_stand_beneath_the_table(
@@ -49,3 +50,18 @@ def test_times_of_another_session_are_marked_and_a_narrow_terminal_says_what_it_
         assert untested.count("×") == untested.count("~") - 1  # its milliseconds and its ratios
         assert "~ of an earlier, shorter session, by which candidates were chosen" in lines
         assert any("a wider terminal also has: same runtime" in line for line in lines) == (width == "80")
+
+
+def test_where_nothing_was_judged_the_baseline_was_screened_too(
+    ladder: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _answers.verdict(look_at(ladder, [], Budget(max_drop=3)), ladder.run, json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert "~4.0" in next(line for line in lines if line.startswith("torch"))
+
+
+def test_a_loss_and_a_gain_in_words() -> None:
+    assert wording.change(3.14, 5.01, "points") == "loses 3.1 points (at most 5.1)"
+    assert wording.change(-1.6, 0.94) == "gains 1.6 (loses at most 1.0)"
+    assert wording.change(-3.1, -1.24) == "gains 3.1 (at least 1.2)"
+    assert wording.change(-0.03, 0.5) == "loses 0.0 (at most 0.5)"

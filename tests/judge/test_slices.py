@@ -50,6 +50,17 @@ def test_many_numbers_are_cut_into_quarters_and_few_are_not() -> None:
     assert set(slices.column("sharp", [True, False]).values.tolist()) == {"True", "False"}
 
 
+def test_values_that_differ_stay_apart() -> None:
+    assert set(slices.column("site", [10000001, 10000002, 1.0, 0.25]).values.tolist()) == {
+        "10000001", "10000002", "1", "0.25",
+    }  # fmt: skip
+    taken = slices.column("taken", [1_790_000_000 + second for second in range(100)])
+    assert len(set(taken.values.tolist())) == 4
+    assert slices.typed(["1.5", "", "nan"]) == ["1.5", None, None]  # few different ones are names
+    assert slices.typed([str(number) for number in range(30)]) == list(range(30))
+    assert slices.typed([*map(str, range(30)), "north"])[0] == "0"
+
+
 def test_groups_widen_the_bounds_of_every_column_but_their_own() -> None:
     one, other = pair()
     names = [f"patient {row // 30}" for row in range(300)]

@@ -52,7 +52,7 @@ def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int
     )
     listed = columns.of_verdict(found, digits=1)
     out.print(verdict_table(found.rows, listed, out.width, found.winner))
-    if columns.are_screened(found.rows):
+    if columns.any_screened(found):
         out.print(
             f"{columns.SCREENED} of an earlier, shorter session, by which candidates were chosen", highlight=False
         )

@@ -67,16 +67,12 @@ def worst(row: CandidateVerdict | EvidenceRow, column: str) -> str:
     found = [one for one in row.slices if one.column == column]
     if not found:
         return f"no value of '{column}' has as many"
-    rest = len(found) - SHOWN
-    more = f"; {rest} more {'loses' if rest == 1 else 'lose'} less" if rest > 0 else ""
+    more = f"; {len(found) - SHOWN} more follow" if len(found) > SHOWN else ""
     return "; ".join(map(_of_slice, found[:SHOWN])) + more
 
 
 def _of_slice(one: SliceResult) -> str:
-    bound = wording.at_most(one.drop_upper, 1)
-    if one.drop < 0:
-        return f"'{one.value}' gains {-one.drop:.1f} points (loses at most {bound}) of {one.images:,} images"
-    return f"'{one.value}' loses {one.drop:.1f} points (at most {bound}) of {one.images:,} images"
+    return f"'{one.value}' {wording.change(one.drop, one.drop_upper, 'points')} of {one.images:,} images"
 
 
 def bounded(one: MetricResult | None) -> str:

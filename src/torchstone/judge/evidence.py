@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchstone.core import files, tables
-from torchstone.core.errors import ArtifactError
+from torchstone.core.errors import ArtifactError, ConfigError, nearest
 from torchstone.core.run import Run
 from torchstone.core.values import Candidate, Part
 from torchstone.evaluate import portrait, predict, timing
+from torchstone.judge import slices
 from torchstone.judge.bootstrap import Metrics
 
 
@@ -68,8 +69,8 @@ class Evidence:
         return self._read[path]
 
     def columns(self, names: Sequence[str], items: NDArray[np.str_]) -> list[list[Any]]:
-        """For each named column of the catalog, its cells for these items; an ArtifactError where it has no such column
-        or item."""
+        """For each named column of the catalog, its cells for these items. Raises an ArtifactError where it does not
+        hold one of them."""
         path = self.run.catalog_table
         table, _ = tables.read(path, ["item", *(name for name in dict.fromkeys(names) if name != "item")])
         self._note(path)
@@ -82,6 +83,19 @@ class Evidence:
                 hint="delete the evidence and type the same command again",
             ) from None
         return [table[name].gather(chosen).to_list() for name in names]
+
+    def check_columns(self, names: Sequence[str]) -> None:
+        """Raise the ConfigError of a column that the catalog does not have."""
+        if names:
+            _, first = tables.peek(self.run.catalog_table)
+            for name in names:
+                if name not in first.columns:
+                    raise ConfigError(f"the catalog has no column '{name}'", hint=nearest(name, first.columns))
+
+    def sliced(self, names: Sequence[str], items: NDArray[np.str_]) -> tuple[slices.Column, ...]:
+        """Columns of the catalog to slice by."""
+        cells = self.columns(names, items) if names else []
+        return tuple(slices.column(name, found) for name, found in zip(names, cells, strict=True))
 
     def groups(self, items: NDArray[np.str_]) -> NDArray[np.int64] | None:
         """A number for each item, the same for items of one group; None where no two of them share a group."""

@@ -18,12 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from torchstone.core import environment, files, tables
 from torchstone.core.errors import ArtifactError, ConfigError, TorchstoneError
 from torchstone.judge import answers, bootstrap, external, ledger
 from torchstone.judge.answers import Told
 from torchstone.judge.differences import Mismatch, differences, hashed, short
 from torchstone.judge.external import Case, EvidenceVerdict
+from torchstone.judge.slices import Column
 from torchstone.judge.stored_metrics import BY_SCORES
 
 BASELINE = "baseline.parquet"
@@ -82,7 +85,7 @@ def write(place: Path, case: Case, verdict: EvidenceVerdict, looks: Mapping[str,
             if case.groups is not None:
                 columns["group"] = [str(group) for group in case.groups]
             if number == 0:
-                columns |= {SLICE + sliced.name: sliced.values.tolist() for sliced in case.columns}
+                columns |= {SLICE + sliced.name: sliced.values.tolist() for sliced in case.sliced}
             header: dict[str, Any] = {
                 "name": row.name,
                 "file": row.file,
@@ -128,7 +131,7 @@ def _recomputed(place: Path, stored: EvidenceVerdict) -> Iterator[Mismatch]:
         tables_there = (place / table_of(number) for number in range(len(stored.rows)))
         read = (_told(path, scores=metric in BY_SCORES, slices=stored.slices) for path in tables_there)
         told, names = zip(*read, strict=True)
-        case = external.case(told, metric, stored.slices)
+        case = _sliced(external.case(told, metric), told[0], stored.slices)
         question = external.question(case, stored.budget, stored.procedure)
         counted = list(_look(files.read_json(place / LEDGER), question, stored.look))
         drawn = stored.rows if cannot else None
@@ -163,8 +166,18 @@ def _told(path: Path, *, scores: bool, slices: Sequence[str]) -> tuple[Told, str
             f"'{path.name}' was written by something else: it does not say where its answers came from "
             f"({', '.join(sorted(lacking))})"
         )
-    beside = {name.removeprefix(SLICE): cells for name, cells in told.beside.items()}
-    return replace(told, path=Path(origin["file"]), sha256=origin["sha256"], beside=beside), str(origin["name"])
+    return replace(told, path=Path(origin["file"]), sha256=origin["sha256"]), str(origin["name"])
+
+
+def _sliced(case: Case, baseline: Told, names: Sequence[str]) -> Case:
+    """The case with the slices as they were stored: they are not cut again."""
+    if missing := [name for name in names if SLICE + name not in baseline.beside]:
+        raise ArtifactError(f"'{BASELINE}' does not hold the slices of '{missing[0]}'")
+    rows = {item: row for row, item in enumerate(baseline.items)}
+    order = [rows[item] for item in case.answers[0].items.tolist()]
+    cells = {name: baseline.beside[SLICE + name] for name in names}
+    columns = (Column(name, np.array([str(own[row]) for row in order])) for name, own in cells.items())
+    return replace(case, sliced=tuple(columns))
 
 
 def _look(looks: Any, question: Mapping[str, Any], look: int) -> Iterator[Mismatch]:

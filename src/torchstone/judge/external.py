@@ -28,6 +28,8 @@ from torchstone.judge.stored_metrics import Measured
 
 FLIPS = 50
 """Lost items that a verdict names."""
+SAYS = {"item": "it names the items", "prediction": "it holds the answers", "scores": "it holds the answers"}
+"""Of a column in such a role."""
 
 
 class Flip(Value):
@@ -111,26 +113,24 @@ class Case:
     classes: tuple[str, ...]
     groups: NDArray[np.int64] | None
     """A number for each item, the same for items of one group; None where no two of them share a group."""
-    columns: tuple[slices.Column, ...]
-    """To slice by, beside the class."""
     fingerprint: str
     """Digest of the items and their labels: what the ledger counts by."""
     metric: Metric
     notes: tuple[str, ...]
+    sliced: tuple[slices.Column, ...] = ()
+    """By what to slice, beside the class."""
 
     @property
     def images(self) -> int:
         return len(self.answers[0].labels)
 
 
-def case(told: Sequence[Told], metric: Metric = "top1", columns: Sequence[str] = ()) -> Case:
+def case(told: Sequence[Told], metric: Metric = "top1") -> Case:
     """Match the files by item; the baseline comes first, and labels are those of its file, groups those of the first
-    that has any. For a ``metric`` of ``stored_metrics.BY_SCORES`` they were read with their scores, and with the
-    ``columns`` to slice by beside.
+    that has any. For a ``metric`` of ``stored_metrics.BY_SCORES`` they were read with their scores.
 
     Raises a DataError that names the first items which one of them lacks, labels or groups otherwise, where no
-    prediction is a label, so that the two must be spelt differently, and where scores or columns are needed that are
-    not there.
+    prediction is a label, so that the two must be spelt differently, and where scores are needed that are not there.
     """
     baseline = told[0]
     if baseline.labels is None:
@@ -163,7 +163,6 @@ def case(told: Sequence[Told], metric: Metric = "top1", columns: Sequence[str] =
         answers=answers,
         classes=classes,
         groups=_groups(told, items),
-        columns=tuple(_column(told, items, name) for name in dict.fromkeys(columns)),
         fingerprint=files.digest([[item, truth[item]] for item in items]),
         metric=metric,
         notes=(
@@ -173,6 +172,39 @@ def case(told: Sequence[Told], metric: Metric = "top1", columns: Sequence[str] =
             *_repeats(told, answers),
         ),
     )
+
+
+def sliced(told: Sequence[Told], items: Sequence[str], names: Sequence[str]) -> tuple[slices.Column, ...]:
+    """Columns to slice the ``items`` by, each of the first file that has it; the files were read with them beside. The
+    one that groups the items is called ``group``, as in a catalog: each of its slices is one group.
+
+    Raises a DataError where no file has a column, or where it says what the items, the labels or the answers are.
+    """
+    found: dict[str, slices.Column] = {}
+    for name in names:
+        one = next((one for one in told if name in one.beside), None)
+        if one is None:
+            raise DataError(
+                f"no table has a column '{name}'", hint=nearest(name, {there for one in told for there in one.names})
+            )
+        role = next((role for role, column in one.columns.items() if name in (role, column)), None)
+        if role == "group" and one.groups is not None:
+            column = slices.column("group", [cell or None for cell in _in_place(one, one.groups, items)])
+        elif role is not None or name == slices.CLASS:
+            raise DataError(
+                f"'{name}' cannot be sliced by: {SAYS.get(role or '', 'the class is always looked at')}",
+                hint="name another column, such as a camera or a place",
+            )
+        else:
+            column = slices.column(name, slices.typed(_in_place(one, one.beside[name], items)))
+        found[column.name] = column
+    return tuple(found.values())
+
+
+def _in_place(told: Told, cells: Sequence[Any], items: Sequence[str]) -> list[Any]:
+    """The cells of a file's column in the order of ``items``."""
+    of_item = dict(zip(told.items, cells, strict=True))
+    return [of_item[item] for item in items]
 
 
 def question(found: Case, budget: Budget, procedure: Procedure) -> dict[str, Any]:
@@ -216,7 +248,7 @@ def judge(
         look=look,
         level=level,
         procedure=procedure,
-        slices=tuple(one.name for one in found.columns),
+        slices=tuple(one.name for one in found.sliced),
         draws=bootstrap.draws() if bootstrap.are_drawn([row.metric for row in rows if row.metric]) else None,
         rows=tuple(rows),
         sentence=_sentence(rows, found.metric),
@@ -248,7 +280,7 @@ def _judged(found: Case, number: int, name: str, budget: Budget, level: float, m
     metric = measured.of(number, level, result)
     decision = decide.drop(result, budget, level, metric)
     outcome, reason = decide.together([decision])
-    columns = (slices.classes(baseline.labels, found.classes), *found.columns)
+    columns = (slices.classes(baseline.labels, found.classes), *found.sliced)
     lost = np.flatnonzero((baseline.predicted == baseline.labels) & (answers.predicted != answers.labels))
     flips = [
         Flip(
@@ -347,20 +379,6 @@ def _groups(told: Sequence[Told], items: Sequence[str]) -> NDArray[np.int64] | N
             )
         found = found or (one, own)
     return found[1] if found is not None and found[1].max() + 1 < len(items) else None
-
-
-def _column(told: Sequence[Told], items: Sequence[str], name: str) -> slices.Column:
-    """The column of the first file that has it. That by which the items are grouped is called ``group``, as in a
-    catalog: each of its slices is one group."""
-    one = next((one for one in told if name in one.beside), None)
-    if one is None:
-        known = {there for one in told for there in one.names}
-        raise DataError(f"no table has a column '{name}'", hint=nearest(name, known))
-    cell = dict(zip(one.items, one.beside[name], strict=True))
-    cells = [cell[item] for item in items]
-    if name in ("group", one.columns.get("group")):  # numbers of groups are names
-        return slices.column("group", [None if found in (None, "") else str(found) for found in cells])
-    return slices.column(name, slices.typed(cells))
 
 
 def _refuse_other_items(baseline: Told, truth: dict[str, str], one: Told) -> None:

@@ -15,6 +15,9 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
+import numpy as np
+from numpy.typing import NDArray
+
 from torchstone.core.values import Budget
 
 POWER = 0.8
@@ -53,15 +56,15 @@ def smallest_margin(images: int, disagreement: float, level: float) -> float:
     return min(1.0, max(floor, (z + NormalDist().inv_cdf(POWER)) * math.sqrt(disagreement / images)))
 
 
-def foreseen(images: int, groups: int | None, budget: Budget, look: int, level: float) -> list[str]:
+def foreseen(images: int, groups: NDArray[np.integer] | None, budget: Budget, look: int, level: float) -> list[str]:
     """What can be said of a look before it: which drop so many images can show, and what to do where that is not the
-    budget's; ``groups`` is None where each image stands alone. Of other metrics than top-1 the level alone is known
-    beforehand."""
+    budget's; ``groups`` are the numbers of the images' own, None where each stands alone. Of other metrics than top-1
+    the level alone is known beforehand."""
     begun = f"look {look}, bounds at {100 * level:g} %"
     if budget.metric != "top1":
         return [begun]
     advised = advice(images, budget.max_drop / 100, level)
-    fewer = "" if groups is None else f"; images of one group may count as fewer ({groups:,} groups)"
+    fewer = "" if groups is None else f"; images of one group may count as fewer ({len(np.unique(groups)):,} groups)"
     return [f"{begun}: {statement(images, level)}{fewer}", *([f"note: {advised}"] if advised else [])]
 
 

@@ -37,21 +37,33 @@ class Column:
 
 
 def column(name: str, cells: Sequence[Any]) -> Column:
-    """A column of the catalog as slices: each value, or where there are many numbers their quarters."""
+    """A column of a table as slices: each value, or where there are many numbers their quarters."""
     cells = [None if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells]
     known = [cell for cell in cells if cell is not None]
     numbers = bool(known) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in known)
     if not numbers or len(set(known)) <= VALUES:
-        texts = [NONE if cell is None else f"{cell:g}" if numbers else str(cell) for cell in cells]
-        return Column(name, np.array(texts))
+        return Column(name, np.array([NONE if cell is None else _text(cell) for cell in cells]))
     values = np.array([np.nan if cell is None else cell for cell in cells], np.float64)
     there = np.isfinite(values)
     quarter = np.searchsorted(np.quantile(values[there], (0.25, 0.5, 0.75)), values, side="left")
+    inside = [there & (quarter == part) for part in np.unique(quarter[there])]
     texts = np.full(len(values), NONE, dtype=object)
-    for part in np.unique(quarter[there]):
-        inside = there & (quarter == part)
-        texts[inside] = f"{values[inside].min():.4g} to {values[inside].max():.4g}"
+    for rows, said in zip(inside, _ends([(values[rows].min(), values[rows].max()) for rows in inside]), strict=True):
+        texts[rows] = said
     return Column(name, texts.astype(str))
+
+
+def _text(cell: Any) -> str:
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def _ends(quarters: Sequence[tuple[float, float]]) -> list[str]:
+    """Each from its least to its most, with as many digits as tell them apart."""
+    for digits in range(4, 18):
+        said = [f"{least:.{digits}g} to {most:.{digits}g}" for least, most in quarters]
+        if len(set(said)) == len(said):
+            return said
+    raise AssertionError("quarters of different numbers differ in seventeen digits")
 
 
 def typed(cells: Sequence[Any]) -> list[Any]:

@@ -362,7 +362,5 @@ def _shared(case: _Case, part: Part) -> _Shared:
         truth = case.evidence.predictions(case.baseline, part)
         assert truth is not None  # who asks has the answers
         wanted = case.columns if part == "test" else ()
-        cells = case.evidence.columns(wanted, truth.items) if wanted else []
-        columns = tuple(slices.column(name, found) for name, found in zip(wanted, cells, strict=True))
-        case.shared[part] = _Shared(case.evidence.groups(truth.items), columns)
+        case.shared[part] = _Shared(case.evidence.groups(truth.items), case.evidence.sliced(wanted, truth.items))
     return case.shared[part]

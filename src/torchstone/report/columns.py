@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -55,7 +55,9 @@ def of_verdict(found: Verdict, digits: int = 2, ms_digits: int | None = None) ->
     drop = wording.loss_of(metric)
 
     def latency(row: CandidateVerdict) -> Cell:
-        return _timed(row, Cell(wording.milliseconds(row.latency.median_ms, ms_digits))) if row.latency else NOTHING
+        if row.latency is None:
+            return NOTHING
+        return _timed(found, row, Cell(wording.milliseconds(row.latency.median_ms, ms_digits)))
 
     return (
         Column(title="top-1", cell=lambda row: top1(row.accuracy, digits), below="%"),
@@ -65,11 +67,11 @@ def of_verdict(found: Verdict, digits: int = 2, ms_digits: int | None = None) ->
         ),
         Column(title="batch 1", cell=latency, unit="ms"),
         Column(
-            title="faster (at least)", cell=lambda row: _timed(row, _speed(row.speed, digits)), is_bounded=True,
+            title="faster (at least)", cell=lambda row: _timed(found, row, _speed(row.speed, digits)), is_bounded=True,
             below="than the baseline",
         ),
         Column(
-            title="same runtime", cell=lambda row: _timed(row, _speed(row.same_runtime, digits, bound=False)),
+            title="same runtime", cell=lambda row: _timed(found, row, _speed(row.same_runtime, digits, bound=False)),
             wide=True, below="unchanged weights",
         ),
         Column(title="size", cell=lambda row: Cell(wording.megabytes(row.size_mb)), unit="MB"),
@@ -87,14 +89,20 @@ def bounded(drop: float, upper: float | None, digits: int = 2) -> Cell:
     return Cell(wording.fixed(drop, digits), None if upper is None else wording.at_most(upper, digits))
 
 
-def are_screened(rows: Sequence[CandidateVerdict]) -> bool:
-    """Whether any of these has times of another session than those that were judged."""
-    return any(row.outcome == "not tested" and (row.speed or row.latency) for row in rows)
+def is_screened(found: Verdict, row: CandidateVerdict) -> bool:
+    """Whether its times are those of screening: of what was not tested, and of the baseline where nothing was."""
+    judged = any(one.outcome not in ("baseline", "not tested") for one in found.rows)
+    timed = row.speed is not None or row.latency is not None
+    return timed and (row.outcome == "not tested" or not judged)
 
 
-def _timed(row: CandidateVerdict, cell: Cell) -> Cell:
-    """What a clock says of it, marked where that was another session than the judged one."""
-    if row.outcome != "not tested" or cell.value == wording.NONE:
+def any_screened(found: Verdict) -> bool:
+    return any(is_screened(found, row) for row in found.rows)
+
+
+def _timed(found: Verdict, row: CandidateVerdict, cell: Cell) -> Cell:
+    """What a clock says of it, marked where that was not in the judged session."""
+    if cell.value == wording.NONE or not is_screened(found, row):
         return cell
     return replace(cell, value=SCREENED + cell.value)
 

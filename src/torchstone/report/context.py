@@ -103,6 +103,11 @@ class Page:
         return columns.of_verdict(self.verdict, ms_digits=self.ms_digits)
 
     @property
+    def screened_mark(self) -> str | None:
+        """Of the times in the table that are of screening; None where there are none."""
+        return columns.SCREENED if columns.any_screened(self.verdict) else None
+
+    @property
     def machine(self) -> list[tuple[str, str]]:
         """What is known of the machine, without what is installed: a name and its value."""
         known = {} if self.environment is None else self.environment.model_dump()

@@ -15,6 +15,8 @@ from torchstone.report.templates import environment
 from torchstone.train.recipes import short
 
 SOURCE, PAGE, SHORTLIST = "search.json", "search.html", "shortlist.json"
+ENOUGH = 20
+"""Trials from which on the shares of the variance say more than a hint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +63,8 @@ class Page:
     curves: tuple[str, str] | None
     slices: list[tuple[str, str]]
     workers: int
-    enough: int = 20
-    """Complete trials from which on the shares of the variance say more than a hint."""
+    few: int | None
+    """How many trials the shares of the variance are made of, where they are fewer than ``ENOUGH``."""
 
     def count(self, state: str) -> int:
         return sum(trial["state"] == state for trial in self.trials)
@@ -116,7 +118,17 @@ def _page(directory: Path) -> Page:
         curves=curves,
         slices=[(name, _slice(name, ranges[name], done, stopped, best, goals[0])) for name in _varied(ranges, done)],
         workers=len({worker for trial in trials for worker in trial["workers"]}),
+        few=_few(trials, found["compared_after"]),
     )
+
+
+def _few(trials: Sequence[dict[str, Any]], compared_after: int | None) -> int | None:
+    """Trials that were compared, if they are few: those that came to that epoch, or else the complete ones."""
+    if compared_after:
+        compared = sum(str(compared_after) in trial["epochs"] for trial in trials)
+    else:
+        compared = sum(bool(trial["values"]) for trial in trials)
+    return compared if compared < ENOUGH else None
 
 
 def _varied(ranges: Mapping[str, Any], done: Sequence[dict[str, Any]]) -> list[str]:

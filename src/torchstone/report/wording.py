@@ -32,6 +32,17 @@ def at_most(value: float | None, digits: int = 2) -> str:
     return NONE if value is None else fixed(rounded_up(value, digits), digits)
 
 
+def change(drop: float, upper: float, unit: str = "") -> str:
+    """Points lost or gained, and the bound of the loss: ``loses 3.1 (at most 5.0)``, ``gains 1.6 (loses at most 1.0)``;
+    a drop bounded below zero is a proven gain: ``gains 3.1 (at least 1.2)``. ``unit`` stands behind the number."""
+    unit, said = unit and f" {unit}", fixed(abs(drop), 1)
+    if drop >= 0 or not said.strip("0."):
+        return f"loses {said}{unit} (at most {at_most(upper, 1)})"
+    if upper < 0:
+        return f"gains {said}{unit} (at least {fixed(rounded_down(-upper, 1), 1)})"
+    return f"gains {said}{unit} (loses at most {at_most(upper, 1)})"
+
+
 def signed(value: float | None, digits: int = 2) -> str:
     """``value`` with its sign always shown, except for zero."""
     text = fixed(value, digits)

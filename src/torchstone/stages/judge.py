@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from torchstone.core import console, environment, files, tables
-from torchstone.core.errors import ArtifactError, ConfigError, nearest
+from torchstone.core import console, environment, files
+from torchstone.core.errors import ArtifactError, ConfigError
 from torchstone.core.run import Run, run_of
 from torchstone.core.seeding import sample_rows
 from torchstone.core.values import Budget, Candidate
@@ -48,8 +48,7 @@ def announce(data: Data, budget: Budget) -> None:
         return
     look = ledger.looks(data.run.ledger, data.split.test_fingerprint, data.split.earlier_tests) + 1
     groups = Evidence(data.run).groups(np.array(items_of(data.split, "test")))
-    images, count = data.split.sizes["test"], None if groups is None else len(np.unique(groups))
-    for line in power.foreseen(images, count, budget, look, ledger.level(budget.confidence, look)):
+    for line in power.foreseen(data.split.sizes["test"], groups, budget, look, ledger.level(budget.confidence, look)):
         console.say(line)
 
 
@@ -163,7 +162,8 @@ def judge(
     artifact = find_artifact(place)
     first = candidate_of(artifact, artifact.chain or artifact.format, runtime, threads)
     data = opened(run_of(artifact))
-    _check_columns(data, slices)
+    slices = tuple(dict.fromkeys(slices))
+    Evidence(data.run).check_columns(slices)
     with files.locked(data.run.root):
         candidates = [first, *distinct([_find(name, first, data, threads) for name in named])]
         if any(one.id == first.id for one in candidates[1:]):
@@ -174,14 +174,6 @@ def judge(
         verdict = decide(data, candidates, chosen, budget, how, slices)
         publish(data, candidates, verdict)
         return data.run, verdict
-
-
-def _check_columns(data: Data, slices: Sequence[str]) -> None:
-    """Refuse what the catalog does not have, before anything is measured."""
-    _, first = tables.peek(data.catalog.table)
-    for name in slices:
-        if name not in first.columns:
-            raise ConfigError(f"the catalog has no column '{name}'", hint=nearest(name, first.columns))
 
 
 def _find(name: str, baseline: Candidate, data: Data, threads: int) -> Candidate:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from torchstone.core import console
 from torchstone.core.run import Run
 from torchstone.core.values import Budget
@@ -16,7 +14,6 @@ from torchstone.judge import answers, evidence_directory, external, ledger, powe
 from torchstone.judge.answers import Told
 from torchstone.judge.evidence import Evidence
 from torchstone.judge.external import EvidenceVerdict
-from torchstone.judge.slices import column
 
 LEDGER = "ledger"
 
@@ -38,41 +35,38 @@ def judge_evidence(
     looks at this test set are counted in ``ledger_dir``: by default the folder ``ledger`` beside the baseline's file,
     or, if that is of a run's test images, the run's own. Of the budget, the drop, its metric and the confidence count:
     AUROC and the calibration error need scores, macro F1 does not. ``slices`` are columns whose values are looked at
-    one by one: of the first file that has them, or of the run's catalog. ``out`` is a directory to write, from which
-    ``verify`` recomputes the verdict (``judge.evidence_directory``).
+    one by one: of the first file that has them; of a run's test predictions, of its catalog. ``out`` is a directory to
+    write, from which ``verify`` recomputes the verdict (``judge.evidence_directory``).
     """
     names = [str(place) for place in (baseline, *candidates)]
     scores = budget.metric in stored_metrics.BY_SCORES
+    slices = tuple(dict.fromkeys(slices))
     told = [answers.read(Path(name), scores=scores, beside=slices) for name in names]
     for one in told:
         console.say(one.understood)
         if (part := one.header.get("part", "test")) != "test":
             console.say(f"note: {one.path} holds answers on {part}, by which models are chosen: they prove little")
     run = _run_of(told[0])
-    case = external.case(told, budget.metric, () if run is not None else slices)
+    case = external.case(told, budget.metric)
     for note in case.notes:
         console.say(f"note: {note}")
-    if run is not None:
-        case = _with_catalog(case, run, slices)
+    items = case.answers[0].items
+    if run is None:
+        case = replace(case, sliced=external.sliced(told, items.tolist(), slices))
+    else:  # what belongs together stands in its catalog, and so does what one may slice by
+        evidence = Evidence(run)
+        evidence.check_columns(slices)
+        case = replace(case, groups=evidence.groups(items), sliced=evidence.sliced(slices, items))
     place, tests, earlier = _book(run, told[0], case, ledger_dir)
     if out is not None:
         evidence_directory.check_place(out, [*(one.path for one in told), place], [one.sha256 for one in told])
     procedure: Procedure = "holm" if unordered else "fixed-order"
     look = ledger.look(place, tests, external.question(case, budget, procedure), earlier)
     level = ledger.level(budget.confidence, look)
-    groups = None if case.groups is None else len(np.unique(case.groups))
-    for line in power.foreseen(case.images, groups, budget, look, level):
+    for line in power.foreseen(case.images, case.groups, budget, look, level):
         console.say(line)
     verdict = external.judge(case, names, budget, look, procedure)
     return verdict if out is None else evidence_directory.write(out, case, verdict, ledger.stored(place, tests))
-
-
-def _with_catalog(case: external.Case, run: Run, names: Sequence[str]) -> external.Case:
-    """The case with what the run's catalog knows of its items: which of them belong together, and any column."""
-    evidence, items = Evidence(run), case.answers[0].items
-    cells = evidence.columns(names, items) if names else []
-    columns = tuple(column(name, found) for name, found in zip(names, cells, strict=True))
-    return replace(case, groups=evidence.groups(items), columns=columns)
 
 
 def _book(
