@@ -197,7 +197,7 @@ def show(plan: Plan, seeds: list[Trained], json: Path) -> None:
     others = over_seeds(gains)
     print(f"\nwith a teacher, these {len(seeds)} students answer {sentence(whole)}")
     if others is not None:
-        print(f"another seed: {statistics.mean(gains):+.2f} points on average, {between(*others)}")
+        print(f"mean gain over further seeds: {statistics.mean(gains):+.2f} points, {between(*others)}")
     workbench.written(
         json, plan={name: str(value) for name, value in asdict(plan).items()}, seeds=found,
         seconds=[one.seconds for one in seeds], pooled=whole.model_dump(mode="json"), over_seeds=others,
