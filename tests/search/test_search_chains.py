@@ -224,6 +224,26 @@ def test_timings_of_several_machines_are_not_mixed_in_silence(found: FoundChains
     assert "Timed on 2 machines" not in (found.directory / PAGE).read_text()
 
 
+def test_a_noisy_trial_is_marked_and_few_trials_are_no_more_than_a_hint(found: FoundChains, tmp_path: Path) -> None:
+    summary = files.read_json(found.directory / SUMMARY)
+    done = [trial for trial in summary["trials"] if trial["values"]]
+    hint = f"So few trials ({len(done)}) give no more than a hint"
+    for trial in done:
+        trial["facts"]["noise"] = None
+    for given in summary["objectives"]:
+        summary["importances"][given["name"]] = {"arithmetic": 1.0}
+    files.write_json(tmp_path / SUMMARY, summary)
+    page = search_page.write(tmp_path).read_text()
+    assert '<span class="tag">noisy</span>' not in page
+    assert hint in page
+    done[0]["facts"]["noise"] = "too noisy"
+    summary["trials"] += [{**done[0], "number": 1000 + number} for number in range(search_page.ENOUGH)]
+    files.write_json(tmp_path / SUMMARY, summary)
+    page = search_page.write(tmp_path).read_text()
+    assert page.count('<span class="tag">noisy</span>') == 1 + search_page.ENOUGH
+    assert "no more than a hint" not in page
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
