@@ -11,7 +11,7 @@ from torchstone.compress import chain
 from torchstone.compress.foresight import Foreseen, Foresight
 from torchstone.core import files, tables
 from torchstone.core.run import Run
-from torchstone.core.values import Candidate, MadeBy
+from torchstone.core.values import Artifact, Candidate, MadeBy
 from torchstone.stages.compress import foresee
 from torchstone.stages.read import Data
 
@@ -53,6 +53,23 @@ def test_what_trains_takes_the_baselines_epochs(baseline: Candidate, empty: Run)
     assert other.steps[1].expected.at_least, "the teacher's answers come on top"
     assert other.seconds == pytest.approx(2 * epoch)
     assert other.at_least
+
+
+def test_where_the_baseline_has_no_epochs_those_of_its_descendants_count(
+    baseline: Candidate, empty: Run, tmp_path: Path
+) -> None:
+    probed = baseline.model_copy(update={"artifact": baseline.artifact.model_copy(update={"directory": tmp_path})})
+    foresight = Foresight(probed.artifact, empty, 0)
+    plans = [chain.plan("resolution=24:epochs=2", check_packages=False)]
+    assert foresight.of(plans)[0].seconds is None
+    stored(empty, baseline, "prune=0.3+finetune=2", {}, 9.0)
+    (place,) = empty.artifacts.iterdir()
+    tables.write(place / "history.parquet", tables.frame({"epoch": [1, 2, 3], "seconds": [5.0, 3.0, 4.0]}), {})
+    (step,) = foresight.of(plans)[0].steps
+    assert (step.expected.seconds, step.expected.basis) == (8.0, "the epochs of what this run has trained, 4 s each")
+    foreign = Artifact.load(place / "artifact.json").model_copy(update={"architecture": "another"})
+    foreign.save(place / "artifact.json")
+    assert foresight.of(plans)[0].seconds is None
 
 
 def test_nobody_knows_another_networks_epochs(baseline: Candidate, empty: Run) -> None:

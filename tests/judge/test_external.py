@@ -297,6 +297,17 @@ def test_where_it_loses_is_printed(baseline: Path, tmp_path: Path, capsys: pytes
     printed = " ".join(capsys.readouterr().out.split())
     assert "by camera, of at least 20 test images each:" in printed
     assert "'old' loses 0.0 points (at most " in printed
+    assert "rarer values" not in printed
+
+    rare = [*["lab"] * 19, *["old", "new"] * (IMAGES // 2)]
+    with_columns(baseline, place=rare[:IMAGES], site=[str(number // 300) for number in range(IMAGES)])
+    failing = stored(tmp_path / "bad.csv", wrong=range(600))
+    found = judge_evidence(baseline, [failing, candidate], Budget(max_drop=3.0), slices=["place", "site"])
+    _evidence.verdict(found, json=False)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "19 images have rarer values" in printed
+    assert "4 more in --json" in printed  # of seven sites three are shown
+    assert "not tested: '" in printed
 
 
 def test_a_column_that_no_table_has_is_named_with_the_nearest(baseline: Path, tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ def verdict(found: EvidenceVerdict, json: bool, *, every: bool = False) -> int:
     out.print(verdict_table(found.rows, _columns(found.budget.metric), out.width))
     out.print(f"\n{found.sentence}", highlight=False, markup=False)
     for row in found.rows[1:]:
+        if row.outcome == "not tested":
+            out.print(f"  {row.name}: not tested: {row.reason}", highlight=False, markup=False)
         for line in _beside(row):
             out.print(f"  {row.name}: {line}", highlight=False, markup=False, soft_wrap=True)
     by_column(found.slices, [row for row in found.rows[1:] if row.accuracy is not None], out)

@@ -67,8 +67,14 @@ def worst(row: CandidateVerdict | EvidenceRow, column: str) -> str:
     found = [one for one in row.slices if one.column == column]
     if not found:
         return f"no value of '{column}' has as many"
-    more = f"; {len(found) - SHOWN} more follow" if len(found) > SHOWN else ""
-    return "; ".join(map(_of_slice, found[:SHOWN])) + more
+    more = f"; {len(found) - SHOWN} more in --json" if len(found) > SHOWN else ""
+    return "; ".join(map(_of_slice, found[:SHOWN])) + more + _left_out(row, found)
+
+
+def _left_out(row: CandidateVerdict | EvidenceRow, found: Sequence[SliceResult]) -> str:
+    assert row.accuracy is not None  # who has slices has met the test set
+    rest = row.accuracy.images - sum(one.images for one in found)
+    return f"; {rest:,} images have rarer values" if rest else ""
 
 
 def _of_slice(one: SliceResult) -> str:

@@ -1,8 +1,9 @@
 """What the steps of a chain need, and how long they will take: by what has been measured in this run, never by a guess.
 
 A step takes as long as the same step with the same options took here. One that was never taken and trains the network
-that it is given takes so many of the baseline's epochs; one that does not train, as long as it took with other options.
-Of everything else it is said that nobody has measured it.
+that it is given takes so many of the baseline's epochs (where that was not trained by steps, of the epochs of what the
+run has trained of it since); one that does not train, as long as it took with other options. Of everything else it is
+said that nobody has measured it.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ class Foresight:
             return Expected(seconds=median(took), basis="the same step in this run")
         if needs.epochs and self.epoch is not None:
             seconds = needs.epochs * self.epoch
-            basis = f"the baseline's epochs, {self.epoch:.3g} s each"
+            whose = "the baseline's epochs" if self._own_epoch else "the epochs of what this run has trained"
+            basis = f"{whose}, {self.epoch:.3g} s each"
             return Expected(seconds=seconds, basis=basis, at_least=needs.answers > 0)
         if not needs.epochs and not needs.own_epochs:
             others = [one.seconds for one in alike if one.seconds is not None]
@@ -132,16 +134,26 @@ class Foresight:
                 return Expected(seconds=median(others), basis="the same step with other options")
         return Expected(seconds=None, basis="nothing in this run")
 
-    @cached_property
+    @property
     def epoch(self) -> float | None:
-        """Seconds of an epoch of the baseline; None where it has not been trained here by steps."""
-        seconds = list(_epochs_of(self._origin)) if self._origin is not None else []
-        return median(seconds) if seconds else None
+        """Seconds of an epoch of the baseline or, where it was not trained by steps, of what was made of it; None where
+        nothing has been trained here."""
+        return self._own_epoch or self._their_epoch
+
+    @cached_property
+    def _own_epoch(self) -> float | None:
+        return _typical([self._origin]) if self._origin is not None else None
+
+    @property
+    def _their_epoch(self) -> float | None:
+        origin = self._origin
+        return _typical([one for one in self._made if origin is not None and one.architecture == origin.architecture])
 
     @property
     def _made(self) -> list[Artifact]:
-        """The artifacts of this run of which it is known what they took."""
-        found = [Artifact.load(path) for path in sorted(self._run.artifacts.glob("*/artifact.json"))]
+        """The artifacts of this run of which it is known what they took; their files are not looked at."""
+        paths = sorted(self._run.artifacts.glob("*/artifact.json"))
+        found = [Artifact.load(path).model_copy(update={"directory": path.parent}) for path in paths]
         return [one for one in found if one.seconds is not None]
 
 
@@ -154,6 +166,12 @@ def _same_kind(made: Artifact, planned: PlannedStep) -> bool:
         return False
     choosing = planned.step.wants_val(planned.step.Config(**made.made_by.config))
     return choosing == planned.step.wants_val(planned.config)
+
+
+def _typical(artifacts: Sequence[Artifact]) -> float | None:
+    """The median over all of their epochs."""
+    seconds = [epoch for one in artifacts for epoch in _epochs_of(one)]
+    return median(seconds) if seconds else None
 
 
 def _epochs_of(artifact: Artifact) -> Iterator[float]:

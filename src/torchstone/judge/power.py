@@ -63,28 +63,38 @@ def foreseen(images: int, groups: NDArray[np.integer] | None, budget: Budget, lo
     begun = f"look {look}, bounds at {100 * level:g} %"
     if budget.metric != "top1":
         return [begun]
-    advised = advice(images, budget.max_drop / 100, level)
-    fewer = "" if groups is None else f"; images of one group may count as fewer ({len(np.unique(groups)):,} groups)"
-    return [f"{begun}: {statement(images, level)}{fewer}", *([f"note: {advised}"] if advised else [])]
+    alone, what = images, f"{images:,} images"
+    if groups is not None:
+        alone = _at_least(groups)
+        what += f" in {len(np.unique(groups)):,} groups, which may count as no more than {alone:,},"
+    advised = advice(alone, budget.max_drop / 100, level, "test images" if groups is None else "groups of test images")
+    return [f"{begun}: {statement(alone, level, what)}", *([f"note: {advised}"] if advised else [])]
 
 
-def statement(images: int, level: float) -> str:
-    """Which drop of top-1 a test set of so many images can show."""
+def _at_least(groups: NDArray[np.integer]) -> int:
+    """As how many images those in groups count where each group is right or wrong as a whole: Kish's effective size."""
+    sizes = np.unique(groups, return_counts=True)[1].astype(float)
+    return math.floor(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def statement(images: int, level: float, what: str | None = None) -> str:
+    """Which drop of top-1 a test set of so many images can show, called ``what``."""
     agreed = 100 * smallest_margin(images, 0.0, level)
     usual = 100 * smallest_margin(images, USUAL_DISAGREEMENT, level)
+    said = what or f"{images:,} images"
     return (
-        f"this test set of {images:,} images can show a drop of at most {agreed:.{_digits(agreed)}f} points "
+        f"this test set of {said} can show a drop of at most {agreed:.{_digits(agreed)}f} points "
         f"if the models agree perfectly, {usual:.{_digits(usual)}f} at {100 * USUAL_DISAGREEMENT:.0f} % disagreement"
     )
 
 
-def advice(images: int, margin: float, level: float) -> str | None:
+def advice(images: int, margin: float, level: float, what: str = "test images") -> str | None:
     """What to do when this test set cannot show ``margin`` (a fraction) even if nothing differs; None when it can."""
     least = least_images(margin, level)
     if images >= least:
         return None
     return (
-        f"a margin of {100 * margin:g} points cannot be shown on {images:,} test images, but of a candidate that is "
+        f"a margin of {100 * margin:g} points cannot be shown on {images:,} {what}, but of a candidate that is "
         f"better: even perfect agreement needs {least:,}; collect {least - images:,} more, or allow "
         f"{100 * smallest_margin(images, 0.0, level):.2f} points"
     )

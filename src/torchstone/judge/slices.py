@@ -26,6 +26,8 @@ LEAST = 20
 VALUES = 20
 """Different numbers up to which each is a slice of its own; more are cut into quarters of the images."""
 NONE = "(none)"
+WHOLE = 2**53
+"""From here on a float64 does not hold every whole number."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def _text(cell: Any) -> str:
 
 def _ends(quarters: Sequence[tuple[float, float]]) -> list[str]:
     """Each from its least to its most, with as many digits as tell them apart."""
+    if all(float(end).is_integer() and abs(end) < WHOLE for quarter in quarters for end in quarter):
+        return [f"{least:.0f} to {most:.0f}" for least, most in quarters]
     for digits in range(4, 18):
         said = [f"{least:.{digits}g} to {most:.{digits}g}" for least, most in quarters]
         if len(set(said)) == len(said):
@@ -69,7 +73,8 @@ def _ends(quarters: Sequence[tuple[float, float]]) -> list[str]:
 def typed(cells: Sequence[Any]) -> list[Any]:
     """Cells of a table that has no types: None where one is empty, and numbers where there are so many different ones
     that ``column`` cuts them into quarters."""
-    found = [None if isinstance(cell, str) and cell.strip() in ("", "nan", "NaN") else cell for cell in cells]
+    stripped = (cell.strip() if isinstance(cell, str) else cell for cell in cells)
+    found = [None if cell in ("", "nan", "NaN") else cell for cell in stripped]
     texts = {cell for cell in found if isinstance(cell, str)}
     if len(texts) <= VALUES:
         return found
