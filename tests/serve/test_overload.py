@@ -48,18 +48,18 @@ def resident(pid: int) -> float:
 
 
 def test_more_than_can_be_answered_is_refused_and_nothing_else(narrow: Live, pictures: list[bytes]) -> None:
-    """200 and 429 alone; the worker is the same; a second flood takes no more memory than the first; then all is as
-    before."""
+    """200 and 429 alone; the worker is the same; a further flood takes no more memory than those before it; then all is
+    as before."""
     large = [picture + bytes(100_000) for picture in pictures]  # bodies that weigh something
     (worker,) = narrow.workers
     used = [resident(worker)]
-    for _ in range(2):
+    for _ in range(4):  # on a busy machine one flood may be gentler than the next
         found = offered(narrow, 3000.0, 1.0, large)
         counts = Counter(found.status.tolist())
         assert set(counts) == {200, 429}
         used.append(resident(worker))
     assert narrow.workers == [worker]
-    assert used[2] < used[1] + 16 < used[0] + 96
+    assert used[-1] < max(used[:-1]) + 16 < used[0] + 96
     assert narrow.ask("/v1/classify", pictures[0]).status == 200
 
 
