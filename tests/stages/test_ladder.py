@@ -72,7 +72,7 @@ def test_a_ladder_holds_a_smaller_network_where_the_family_has_one(
     [
         (None, 60.0, "about 30 minutes: with --for"),
         ("2h", None, "nobody knows how long"),
-        ("30m", 60.0, "30 minutes, and 30 are left"),
+        ("30m", 60.0, "30 minutes, perhaps 38, and 30 are left"),
         ("2h", 60.0, None),
     ],
 )

@@ -177,7 +177,9 @@ class _Climb:
             known = "nobody knows how long" if foreseen is None else f"about {foreseen / 60:.0f} minutes"
             return f"it trains another network from fresh weights, {known}: with --for, or by its name"
         if left is not None and foreseen is not None and foreseen * SLACK > left:
-            return f"it would take about {foreseen / 60:.0f} minutes, and {max(0, left) / 60:.0f} are left"
+            about, perhaps = f"{foreseen / 60:.0f}", f"{foreseen * SLACK / 60:.0f}"
+            about += f" minutes, perhaps {perhaps}" if perhaps != about else " minutes"
+            return f"it would take about {about}, and {max(0, left) / 60:.0f} are left"
         return None
 
     def _likely(self, screened: Sequence[Screened]) -> list[Screened]:
