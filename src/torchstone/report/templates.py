@@ -26,6 +26,7 @@ def environment() -> Environment:
     made.filters["figure"] = Markup  # made in figures.py, whose texts matplotlib has escaped
     made.filters["unbroken"] = unbroken
     made.filters["flags"] = flags
+    made.filters["by_steps"] = by_steps
     made.filters["check_title"] = coach.title
     made.globals["say"] = wording
     return made
@@ -34,6 +35,11 @@ def environment() -> Environment:
 def flags(text: str) -> Markup:
     """The text, escaped, with what is typed of it set as such: ``--set lr=0.01``, in which no line ends."""
     return Markup(_FLAG.sub(r'<code class="unbroken">\g<0></code>', str(escape(text))))
+
+
+def by_steps(chain: str) -> Markup:
+    """The chain, escaped, in which a line may end between two steps and before the runtime."""
+    return Markup(re.sub(r"\+|(?=@)", r"\g<0><wbr>", str(escape(chain))))
 
 
 def unbroken(text: str) -> Markup:
