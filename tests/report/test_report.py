@@ -21,7 +21,7 @@ from torchstone.core.values import Budget
 from torchstone.core.verdict import Verdict
 from torchstone.report import figures, wording
 
-VOID = {"meta", "link", "img", "br", "hr", "input"}
+VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
 HOSTILE = "<script>alert('$x_1$')</script>"
 PLACES = ("north", "south", "east", "west", "hills", "sea", "marshes", "woods", "fields", "island")
 BIRDS = ("warbler", "finch", "tern", "gull", "thrush", "crane", "owl", "swift")
