@@ -80,7 +80,7 @@ def test_of_other_metrics_nothing_is_foretold() -> None:
     assert "cannot be shown on 300 test images" in top1[1]
     grouped = power.foreseen(300, groups, Budget(max_drop=5), 1, FIRST_LOOK)
     assert "300 images in 30 groups, which may count as no more than 30, can show" in grouped[0]
-    assert "on 30 groups of test images" in grouped[1]
+    assert "on 30 independent test images" in grouped[1]
     uneven = np.repeat([0, 1, 2], [10, 4, 1])
     assert "no more than 1," in power.foreseen(15, uneven, Budget(), 1, FIRST_LOOK)[0]  # 225 / 117
     assert power.foreseen(300, groups, Budget(max_drop=0.5, metric="auroc"), 2, 0.9875) == ["look 2, bounds at 98.75 %"]

@@ -123,11 +123,10 @@ class Foresight:
         same = [one.seconds for one in alike if one.made_by.config == planned.config.model_dump(mode="json")]
         if took := [seconds for seconds in same if seconds is not None]:
             return Expected(seconds=median(took), basis="the same step in this run")
-        if needs.epochs and self.epoch is not None:
-            seconds = needs.epochs * self.epoch
+        if needs.epochs and (epoch := self.epoch) is not None:
             whose = "the baseline's epochs" if self._own_epoch else "the epochs of what this run has trained"
-            basis = f"{whose}, {self.epoch:.3g} s each"
-            return Expected(seconds=seconds, basis=basis, at_least=needs.answers > 0)
+            basis = f"{whose}, {epoch:.3g} s each"
+            return Expected(seconds=needs.epochs * epoch, basis=basis, at_least=needs.answers > 0)
         if not needs.epochs and not needs.own_epochs:
             others = [one.seconds for one in alike if one.seconds is not None]
             if others:
@@ -138,16 +137,14 @@ class Foresight:
     def epoch(self) -> float | None:
         """Seconds of an epoch of the baseline or, where it was not trained by steps, of what was made of it; None where
         nothing has been trained here."""
-        return self._own_epoch or self._their_epoch
+        origin = self._origin
+        if self._own_epoch is not None or origin is None:
+            return self._own_epoch
+        return _typical([one for one in self._made if one.architecture == origin.architecture])
 
     @cached_property
     def _own_epoch(self) -> float | None:
         return _typical([self._origin]) if self._origin is not None else None
-
-    @property
-    def _their_epoch(self) -> float | None:
-        origin = self._origin
-        return _typical([one for one in self._made if origin is not None and one.architecture == origin.architecture])
 
     @property
     def _made(self) -> list[Artifact]:

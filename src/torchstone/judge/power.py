@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchstone.core.values import Budget
+from torchstone.judge import accuracy
 
 POWER = 0.8
 USUAL_DISAGREEMENT = 0.02
@@ -58,23 +59,19 @@ def smallest_margin(images: int, disagreement: float, level: float) -> float:
 
 def foreseen(images: int, groups: NDArray[np.integer] | None, budget: Budget, look: int, level: float) -> list[str]:
     """What can be said of a look before it: which drop so many images can show, and what to do where that is not the
-    budget's; ``groups`` are the numbers of the images' own, None where each stands alone. Of other metrics than top-1
-    the level alone is known beforehand."""
+    budget's; ``groups`` are the numbers of the images' groups, None where each stands alone. Of other metrics than
+    top-1 the level alone is known beforehand."""
     begun = f"look {look}, bounds at {100 * level:g} %"
     if budget.metric != "top1":
         return [begun]
     alone, what = images, f"{images:,} images"
     if groups is not None:
-        alone = _at_least(groups)
+        agreed = np.zeros(images, np.bool_)
+        alone = math.floor(images / accuracy.design_effect(agreed, agreed, groups))
         what += f" in {len(np.unique(groups)):,} groups, which may count as no more than {alone:,},"
-    advised = advice(alone, budget.max_drop / 100, level, "test images" if groups is None else "groups of test images")
+    kind = "test images" if groups is None else "independent test images"
+    advised = advice(alone, budget.max_drop / 100, level, kind)
     return [f"{begun}: {statement(alone, level, what)}", *([f"note: {advised}"] if advised else [])]
-
-
-def _at_least(groups: NDArray[np.integer]) -> int:
-    """As how many images those in groups count where each group is right or wrong as a whole: Kish's effective size."""
-    sizes = np.unique(groups, return_counts=True)[1].astype(float)
-    return math.floor(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def statement(images: int, level: float, what: str | None = None) -> str:

@@ -97,6 +97,7 @@ def is_screened(found: Verdict, row: CandidateVerdict) -> bool:
 
 
 def any_screened(found: Verdict) -> bool:
+    """Whether the table has such times, so that their mark is to be explained."""
     return any(is_screened(found, row) for row in found.rows)
 
 
