@@ -4,9 +4,10 @@ Runtime's and Olive's own flows as their documentation shows them (``peers/``), 
 *Accuracy.* What each tool made becomes an artifact, answers all test images in the judge's own way, and is compared
 with FP32 and with ours image by image. *Speed.* All of them take turns in one session of the judge's clock, at batch 1
 on one thread, against eager FP32 and against ours in the same runtime. Bounds are one-sided at 97.5 %. *Time.* From the
-trained network on the disk to the last thing that the tool says of the result, in a process of its own: for ours that
-is ``torchstone judge RUN int8@RUNTIME``, for the others what their example ends with. The tools take turns, in changing
-order, each on all cores; decoded images lie on the disk for all of them.
+trained network on the disk to what the tool says of the result, in a process of its own: for ours that is the verdict
+of ``torchstone judge RUN int8@RUNTIME``, stored and said before the bundle and the report are written (the whole
+command stands in parentheses); for the others the last line of their example. The tools take turns, in changing order,
+each on all cores; decoded images lie on the disk for all of them.
 
 What the verdicts are worth is not the same. Ours bounds the drop and the speed-up; NNCF's example and Olive print two
 accuracies and two speeds, ONNX Runtime's example prints milliseconds. NNCF's spends 30 s in benchmark_app, which is
@@ -83,6 +84,9 @@ class Turn:
     """One tool, once."""
 
     seconds: float
+    """Until it says what the result is worth."""
+    whole: float
+    """Until its process has ended."""
     says: str
     made: dict[str, Any]
     """Of a peer: the format and names of the files that it left."""
@@ -134,9 +138,11 @@ def turn_of_ours(tool: str, task: Task) -> Turn:
         sys.executable, "-m", "torchstone", "judge", str(run.root), f"int8={task.images}@{OURS[tool]}",
         "--max-drop", str(task.max_drop), "--skip-portraits", "--json",
     ]  # fmt: skip
-    said, seconds = timed(typed, task, allowed=(0, 1, 3))
+    said, seconds, lines = timed(typed, task, allowed=(0, 1, 3))
     row = json.loads(said)["rows"][-1]
-    return Turn(seconds=seconds, says=f"{row['outcome']}: {row['reason']}", made={})
+    says = f"{row['outcome']}: {row['reason']}"
+    verdict = next(at for at, line in lines if line == f"{row['name']}: {says}")
+    return Turn(seconds=verdict, whole=seconds, says=says, made={})
 
 
 def turn_of_peer(tool: str, task: Task) -> Turn:
@@ -154,22 +160,30 @@ def turn_of_peer(tool: str, task: Task) -> Turn:
             "benchmark_seconds": task.benchmark_seconds,
         },
     )
-    said, seconds = timed([str(task.pythons[tool]), str(WORKERS / f"with_{tool}.py"), str(asked)], task)
+    said, seconds, _ = timed([str(task.pythons[tool]), str(WORKERS / f"with_{tool}.py"), str(asked)], task)
     made = json.loads(said.strip().splitlines()[-1])
-    return Turn(seconds=seconds, says=made["says"], made=made)
+    return Turn(seconds=seconds, whole=seconds, says=made["says"], made=made)
 
 
-def timed(typed: list[str], task: Task, allowed: tuple[int, ...] = (0,)) -> tuple[str, float]:
-    """What a command prints, and the seconds that it took."""
+def timed(typed: list[str], task: Task, allowed: tuple[int, ...] = (0,)) -> tuple[str, float, list[tuple[float, str]]]:
+    """What a command prints, the seconds that it took, and its lines on stderr with the second of each."""
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
-    begin = time.perf_counter()
-    done = subprocess.run(
-        typed, cwd=task.place, env={**os.environ, **quiet}, capture_output=True, text=True, check=False
-    )
-    seconds = time.perf_counter() - begin
-    if done.returncode not in allowed:
-        raise SystemExit(f"{done.stdout[-1000:]}\n{done.stderr[-3000:]}\nerror: {typed} ended with {done.returncode}")
-    return done.stdout, seconds
+    lines: list[tuple[float, str]] = []
+    with tempfile.TemporaryFile("w+") as printed:
+        begin = time.perf_counter()
+        with subprocess.Popen(
+            typed, cwd=task.place, env={**os.environ, **quiet}, stdout=printed, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                lines.append((time.perf_counter() - begin, line.rstrip("\n")))  # noqa: PERF401 - the time of each
+        seconds = time.perf_counter() - begin
+        printed.seek(0)
+        said = printed.read()
+    if process.returncode not in allowed:
+        last = "\n".join(line for _, line in lines[-40:])
+        raise SystemExit(f"{said[-1000:]}\n{last}\nerror: {typed} ended with {process.returncode}")
+    return said, seconds, lines
 
 
 def adopted(tool: str, made: dict[str, Any], task: Task) -> Candidate:
@@ -222,7 +236,7 @@ def contest(task: Task, data: Data, turns: dict[str, list[Turn]], quartets: int)
 
     rows = [
         [
-            tool, f"{statistics.median(turn.seconds for turn in turns[tool]):.1f}", f"{drop(tool, base.name).top1:.2f}",
+            tool, until(turns[tool]), f"{drop(tool, base.name).top1:.2f}",
             workbench.lost(drop(tool, base.name)), f"{speeds[tool].ms:.3f}", speeds[tool].faster(base.name),
             f"{speeds[tool].size_mb:.2f}",
         ]
@@ -233,12 +247,12 @@ def contest(task: Task, data: Data, turns: dict[str, list[Turn]], quartets: int)
         f"{task.trained.architecture} (eager FP32: top-1 {top1:.2f}, {session.baseline_ms:.3f} ms), {task.images} "
         f"calibration images, {len(answers[base.name]):,} test images, batch 1, one thread; {session.said}"
     )
-    columns = ("", "seconds to the end", "top-1", "points lost (at most)", "ms", "against FP32", "MB")
+    columns = ("", "seconds to the verdict (the end)", "top-1", "points lost (at most)", "ms", "against FP32", "MB")
     workbench.printed(said, columns, rows)
     print()
     workbench.printed(
         "ours against theirs, on the same images and in the same session",
-        ("", "points lost (at most)", "times as fast (at least–at most)", "time to the end"),
+        ("", "points lost (at most)", "times as fast (at least–at most)", "time to the verdict"),
         [
             [
                 f"{mine} / {peer}", workbench.lost(drop(mine, peer)), speeds[mine].faster(peer),
@@ -257,8 +271,15 @@ def contest(task: Task, data: Data, turns: dict[str, list[Turn]], quartets: int)
         "accuracy": {tool: drop(tool, base.name) for tool in candidates},
         "against": {f"{mine} / {peer}": drop(mine, peer) for mine, peer in against},
         "seconds": {tool: [turn.seconds for turn in found] for tool, found in turns.items()},
+        "whole": {tool: [turn.whole for turn in found] for tool, found in turns.items()},
         "says": {tool: found[-1].says for tool, found in turns.items()},
     }
+
+
+def until(turns: list[Turn]) -> str:
+    """Seconds to what the tool says, and to the end of its process where that comes later."""
+    said, whole = (statistics.median(getattr(turn, name) for turn in turns) for name in ("seconds", "whole"))
+    return f"{said:.1f}" + (f" ({whole:.1f})" if whole != said else "")
 
 
 def ratio(ours: list[Turn], theirs: list[Turn]) -> float:
@@ -310,7 +331,7 @@ def main() -> None:
         for block in range(given.blocks):
             for tool in given.tools[:: 1 if block % 2 == 0 else -1]:
                 turns[tool].append((turn_of_ours if tool in OURS else turn_of_peer)(tool, task))
-                print(f"{tool}: {turns[tool][-1].seconds:.1f} s (load {os.getloadavg()[0]:.1f})", flush=True)
+                print(f"{tool}: {until(turns[tool][-1:])} s (load {os.getloadavg()[0]:.1f})", flush=True)
         found = contest(task, data, turns, given.quartets)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,15 @@ def noted(artifact: Artifact, note: str) -> Artifact:
 
 def key_of(made_of: dict[str, Any], packages: tuple[str, ...]) -> str:
     """Hash of all that goes into an artifact: its ingredients and the versions of the packages that make it."""
-    homes = metadata.packages_distributions()
+    homes = _homes()
     versions = {name: [metadata.version(home) for home in homes.get(name, [])] for name in sorted(packages)}
     return files.digest({**made_of, "packages": versions})
+
+
+@functools.cache
+def _homes() -> Mapping[str, list[str]]:
+    """Name to import: the distributions that bring it. To read them all takes half a second; once is enough."""
+    return metadata.packages_distributions()
 
 
 def build(place: Path, make: Callable[[Path], Artifact], *, resume: bool = False) -> Artifact:

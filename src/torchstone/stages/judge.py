@@ -129,6 +129,9 @@ def decide(
         verdict = verdicts.judge(run, candidates, chosen, budget, look, slices, evidence=evidence)
     run.save_candidates(list(candidates))
     verdict.save(run.verdict)
+    for row in verdict.rows:  # said before the bundle and the report are written, which takes another while
+        if row.candidate_id in chosen.order:
+            console.say(f"{row.name}: {row.outcome}: {row.reason}")
     return verdict
 
 
