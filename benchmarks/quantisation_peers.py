@@ -5,8 +5,8 @@ Runtime's and Olive's own flows as their documentation shows them (``peers/``), 
 with FP32 and with ours image by image. *Speed.* All of them take turns in one session of the judge's clock, at batch 1
 on one thread, against eager FP32 and against ours in the same runtime. Bounds are one-sided at 97.5 %. *Time.* From the
 trained network on the disk to what the tool says of the result, in a process of its own: for ours that is the verdict
-of ``torchstone judge RUN int8@RUNTIME``, stored and said before the bundle and the report are written (the whole
-command stands in parentheses); for the others the last line of their example. The tools take turns, in changing order,
+of ``torchstone judge RUN int8@RUNTIME``, stored and said before the bundle and the report are written; for the others
+what their example ends with. The end of the process stands in parentheses. The tools take turns, in changing order,
 each on all cores; decoded images lie on the disk for all of them.
 
 What the verdicts are worth is not the same. Ours bounds the drop and the speed-up; NNCF's example and Olive print two
@@ -141,8 +141,7 @@ def turn_of_ours(tool: str, task: Task) -> Turn:
     said, seconds, lines = timed(typed, task, allowed=(0, 1, 3))
     row = json.loads(said)["rows"][-1]
     says = f"{row['outcome']}: {row['reason']}"
-    verdict = next(at for at, line in lines if line == f"{row['name']}: {says}")
-    return Turn(seconds=verdict, whole=seconds, says=says, made={})
+    return Turn(seconds=heard(f"{row['name']}: {says}", lines), whole=seconds, says=says, made={})
 
 
 def turn_of_peer(tool: str, task: Task) -> Turn:
@@ -160,9 +159,17 @@ def turn_of_peer(tool: str, task: Task) -> Turn:
             "benchmark_seconds": task.benchmark_seconds,
         },
     )
-    said, seconds, _ = timed([str(task.pythons[tool]), str(WORKERS / f"with_{tool}.py"), str(asked)], task)
+    said, seconds, lines = timed([str(task.pythons[tool]), str(WORKERS / f"with_{tool}.py"), str(asked)], task)
     made = json.loads(said.strip().splitlines()[-1])
-    return Turn(seconds=seconds, whole=seconds, says=made["says"], made=made)
+    return Turn(seconds=heard(made["says"], lines), whole=seconds, says=made["says"], made=made)
+
+
+def heard(what: str, lines: list[tuple[float, str]]) -> float:
+    """The second at which a tool said that on stderr."""
+    for at, line in lines:
+        if line == what:
+            return at
+    raise SystemExit("\n".join(line for _, line in lines[-20:]) + f"\nerror: no line says '{what}'")
 
 
 def timed(typed: list[str], task: Task, allowed: tuple[int, ...] = (0,)) -> tuple[str, float, list[tuple[float, str]]]:
@@ -277,9 +284,9 @@ def contest(task: Task, data: Data, turns: dict[str, list[Turn]], quartets: int)
 
 
 def until(turns: list[Turn]) -> str:
-    """Seconds to what the tool says, and to the end of its process where that comes later."""
+    """Seconds to what the tool says, and to the end of its process."""
     said, whole = (statistics.median(getattr(turn, name) for turn in turns) for name in ("seconds", "whole"))
-    return f"{said:.1f}" + (f" ({whole:.1f})" if whole != said else "")
+    return f"{said:.1f} ({whole:.1f})"
 
 
 def ratio(ours: list[Turn], theirs: list[Turn]) -> float:

@@ -1,5 +1,6 @@
 """NNCF's own flow, as its example of an OpenVINO classifier shows it: convert, quantise with the defaults, time both
-models with ``benchmark_app``, validate both one image at a time. Prints one line of JSON: what it says, and its files.
+models with ``benchmark_app``, validate both one image at a time. Says on stderr what it found, and prints one line of
+JSON: the same, and its files.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def main(task: dict[str, Any]) -> None:
     before, after = (frames_a_second(out / name, one, task["benchmark_seconds"]) for name in ("whole.xml", "model.xml"))
     whole, found = (accuracy(graph, images, labels) for graph in (model, quantised))
     says = f"accuracy {whole:.4f} and {found:.4f}, throughput {after / before:.2f} times"
+    print(says, file=sys.stderr, flush=True)
     print(json.dumps({"says": says, "format": "openvino", "files": ["model.xml", "model.bin"]}))
 
 

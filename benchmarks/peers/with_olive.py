@@ -1,7 +1,7 @@
 """Olive's own workflow, as its example of post-training quantisation on a CPU shows it: conversion, quantisation of
 activations and weights to unsigned bytes, and its evaluator, which measures accuracy and latency of what goes in and
 of what comes out. Two passes of that example change nothing in the model and are left out: the tuning of sessions and
-the metadata. Prints one line of JSON: what it says, and its file.
+the metadata. Says on stderr what it found, and prints one line of JSON: the same, and its file.
 
 Olive imports this file as its 'user script', too. It runs offline, with its telemetry off.
 """
@@ -132,9 +132,9 @@ def main(task: dict[str, Any]) -> None:
     model = Path(best.model_path)
     shutil.copy(next(model.glob("*.onnx")) if model.is_dir() else model, Path(task["out"]) / "model.onnx")
     before, after = output.get_input_model_metrics(), best.metrics_value
-    print(
-        json.dumps({"says": f"{told(before)} before, {told(after)} after", "format": "onnx", "files": ["model.onnx"]})
-    )
+    says = f"{told(before)} before, {told(after)} after"
+    print(says, file=sys.stderr, flush=True)
+    print(json.dumps({"says": says, "format": "onnx", "files": ["model.onnx"]}))
 
 
 def told(metrics: dict[str, Any]) -> str:

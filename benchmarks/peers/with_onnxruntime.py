@@ -1,7 +1,7 @@
 """ONNX Runtime's own flow, as its example of image classification shows it: export, pre-process, quantise with the
 defaults of that example (QDQ, signed weights, per tensor), time ten calls of both models. The example ends there; that
-both are asked for the labelled images is added, one image at a time, as whoever follows it has to. Prints one line of
-JSON: what it says, and its file.
+both are asked for the labelled images is added, one image at a time, as whoever follows it has to. Says on
+stderr what it found, and prints one line of JSON: the same, and its file.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def main(task: dict[str, Any]) -> None:
     times = [milliseconds(path, images[:1]) for path in (prepared, found)]
     shares = [accuracy(path, images, labels) for path in (prepared, found)]
     says = f"accuracy {shares[0]:.4f} and {shares[1]:.4f}, {times[0]:.2f} and {times[1]:.2f} ms"
+    print(says, file=sys.stderr, flush=True)
     print(json.dumps({"says": says, "format": "onnx", "files": ["model.onnx"]}))
 
 

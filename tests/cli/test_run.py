@@ -168,13 +168,19 @@ def test_compress_evaluate_and_judge_by_themselves(copy: Path) -> None:
     assert same.returncode == 2
     assert "is named as its own candidate" in same.stderr
     assert verify(copy)["exit_code"] == 0, "and nothing was lost by asking"
-    passed = (copy / "bundle" / "manifest.json").read_bytes()
+    passed, looks = (copy / "bundle" / "manifest.json").read_bytes(), content_of(Run(copy).ledger)
     tiny = torchstone("judge", copy, built[0]["directory"], "--max-size-mb", "0.0001", "--skip-portraits")
     assert tiny.returncode == 1
     assert "of an earlier judgement" in tiny.stderr
+    assert "the test set was not touched" in " ".join(tiny.stdout.split())
+    assert content_of(Run(copy).ledger) == looks, "a size is known without a look"
     assert "bundle   none" in tiny.stdout
     assert (copy / "bundle" / "manifest.json").read_bytes() == passed, "what passed can still be served"
     assert verify(copy)["exit_code"] == 0, "nothing passed, and its numbers are right"
+
+
+def content_of(place: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
 
 
 def interrupted(place: Path, until: str, how: signal.Signals) -> tuple[int, str]:

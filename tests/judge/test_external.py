@@ -13,7 +13,7 @@ from torchstone.core import tables
 from torchstone.core.errors import ConfigError, DataError
 from torchstone.core.run import Run
 from torchstone.core.values import Budget
-from torchstone.judge import accuracy, answers, external, ledger
+from torchstone.judge import accuracy, answers, ledger, matching
 from torchstone.judge.evidence_directory import verify
 from torchstone.judge.external import EvidenceVerdict
 from torchstone.stages.judge_evidence import judge_evidence
@@ -68,7 +68,7 @@ def test_the_numbers_are_those_of_the_paired_judge(baseline: Path, tmp_path: Pat
 
 def test_the_order_of_the_rows_does_not_matter(baseline: Path, tmp_path: Path) -> None:
     paths = [stored(tmp_path / f"{seed}.csv", wrong=range(90, 110), seed=seed) for seed in (1, 2)]
-    one, two = (external.case([answers.read(baseline), answers.read(path)]) for path in paths)
+    one, two = (matching.case([answers.read(baseline), answers.read(path)]) for path in paths)
     assert one.answers[1].id == two.answers[1].id
     assert (one.answers[1].predicted == two.answers[1].predicted).all()
     assert one.fingerprint == two.fingerprint
@@ -269,6 +269,21 @@ def test_slices_of_any_column_of_the_first_table_that_has_it(baseline: Path, tmp
     tables.write(tmp_path / "out" / "baseline.parquet", tables.frame(columns), header)
     changed = {one.field for one in verify(tmp_path / "out")}
     assert any(name.startswith("slices") for name in changed)
+
+
+def test_tables_that_disagree_on_a_sliced_column_are_named(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cameras = ["old" if number % 2 else "new" for number in range(IMAGES)]
+    with_columns(baseline, camera=cameras, size=["1"] * IMAGES)
+    changed = ["New" if number == 0 else "odd" if number in {3, 5} else cameras[number] for number in range(IMAGES)]
+    candidate = with_columns(stored(tmp_path / "cand.csv"), camera=changed, size=["1.0"] * IMAGES)
+    found = judge_evidence(baseline, [candidate], Budget(max_drop=1.0), slices=["camera", "size"])
+    assert {one.value for one in found.rows[1].slices if one.column == "camera"} == {"old", "new"}
+    said = " ".join(capsys.readouterr().err.split())
+    assert "has other values of 'camera' for 2 items than" in said
+    assert "is 'odd', there 'old'" in said
+    assert "'size'" not in said
 
 
 @pytest.mark.parametrize("name", ["label", "image", "class", "prediction", "item"])

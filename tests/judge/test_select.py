@@ -40,7 +40,7 @@ def test_what_is_too_slow_or_too_large_does_not_meet_the_test_set(ladder: World)
     assert found.free_rival is None
 
     small = select.shortlist(ladder.run, ladder.candidates, Budget(max_drop=1.0, max_size_mb=0.1))
-    assert "more than 0.1 MB" in reasons(ladder, small)["bf16@openvino"]
+    assert "0.1 MB allowed" in reasons(ladder, small)["bf16@openvino"]
     assert names(ladder, small)[-1] == "int8@openvino"
 
     quick = select.shortlist(ladder.run, ladder.candidates, Budget(max_drop=1.0, max_latency_ms=0.85))
@@ -156,6 +156,19 @@ def test_a_named_shortlist_keeps_the_users_order(ladder: World) -> None:
     assert (found.order, found.selection) == (tuple(order), "named")
     assert set(found.left_out.values()) == {"it was not named"}
     assert found.free_rival == ladder.candidates[1].id  # the first that is free
+
+
+def test_what_is_too_large_needs_no_look(ladder: World) -> None:
+    large, small = sorted((ladder.candidates[6], ladder.candidates[1]), key=lambda one: -one.artifact.size_mb)
+    budget = Budget(max_size_mb=(large.artifact.size_mb + small.artifact.size_mb) / 2)
+    oversized = select.oversized(ladder.candidates, budget)
+    assert large.id in oversized
+    assert small.id not in oversized
+    assert select.oversized(ladder.candidates, Budget()) == {}
+    found = select.named(ladder.candidates, [small.id], "holm", oversized)
+    assert "MB allowed" in found.left_out[large.id]
+    tested_before = select.named(ladder.candidates, [large.id, small.id], "holm", oversized)
+    assert tested_before.order == (large.id, small.id), "what a stored verdict tested, it tested"
 
 
 def test_the_rival_in_the_same_runtime_is_the_unchanged_model_in_f32(ladder: World) -> None:

@@ -61,6 +61,11 @@ def test_values_that_differ_stay_apart() -> None:
     assert slices.typed(["1.5", "", "nan"]) == ["1.5", None, None]  # few different ones are names
     assert slices.typed([str(number) for number in range(30)]) == list(range(30))
     assert slices.typed([*map(str, range(30)), "north"])[0] == "0"
+    assert slices.typed([*map(str, range(30)), "n/a", "NA"])[29:] == [29, None, None]
+    assert slices.typed([*range(30), "n/a"])[29:] == [29, None]  # as JSON has them
+    assert slices.typed(["1", "2", "n/a", ""]) == ["1", "2", None, None]
+    assert slices.typed(["n/a", "-"]) == ["n/a", "-"]
+    assert slices.typed(["NA", "DE"] * 20) == ["NA", "DE"] * 20  # Namibia
 
 
 def test_groups_widen_the_bounds_of_every_column_but_their_own() -> None:

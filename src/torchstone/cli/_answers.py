@@ -40,14 +40,15 @@ def exit_code(outcome: Outcome, asked: Sequence[str], *, every: bool) -> int:
 
 def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int:
     """The table that says it, the sentence, and where things are."""
-    code = exit_code(found.outcome, [row.outcome for row in found.rows if row.shortlisted], every=every)
+    asked = [row for row in found.rows[1:] if row.shortlisted or found.selection == "named"]
+    code = exit_code(found.outcome, [row.outcome for row in asked], every=every)
     if json:
         print_json({**found.model_dump(mode="json"), "outcome": found.outcome, "run": str(run.root), "exit_code": code})
         return code
     out = stdout()
     out.print(
         f"\n{run.name} · {found.test_images:,} test images · {_judged.margin(found)}, "
-        f"look {found.look} at {100 * found.level:g} %\n",
+        + (f"look {found.look} at {100 * found.level:g} %\n" if found.shortlist else "no look at them\n"),
         highlight=False,
     )
     listed = columns.of_verdict(found, digits=1)
@@ -60,8 +61,9 @@ def verdict(found: Verdict, run: Run, json: bool, *, every: bool = False) -> int
     out.print(f"\n{found.sentence}", highlight=False)
     if found.control is not None and found.control.outcome != "clean":
         out.print(f"  the clock: {found.control.reason}", highlight=False, markup=False)
-    for row in found.rows:
-        if row.outcome in ("fail", "undecided", "void") and row.reason not in found.sentence:
+    for row in asked:
+        told = row.outcome != "not tested" or found.selection == "named"
+        if told and row.outcome != "pass" and row.reason not in found.sentence:
             out.print(f"  {row.name}: {row.outcome}: {row.reason}", highlight=False, markup=False)
     if noticed := _of_training(run.root / files.read_json(run.candidates)[0]["directory"]):
         out.print("\nof the training:", highlight=False)

@@ -42,11 +42,8 @@ def foreseen(found: Sequence[Foreseen], when: Sequence[str] = (), *, json: bool)
         empty = [""] * (1 if narrow else 2)
         table.add_row("", f"[bold]in {one.plan.runtime}[/bold]", *empty, f"[bold]{_total(one)}[/bold]", built)
     out.print(table)
-    known = sum(one.seconds or 0.0 for one in found)
-    open_ones = [one for one in found if one.seconds is None or one.at_least]
-    more = f", without the steps of unknown time in {len(open_ones)} of them" if open_ones else ""
     chains = f"{len(found)} chain{'s' if len(found) > 1 else ''}"
-    out.print(f"\n{chains}: {_duration(known)}{more}. Nothing was built.", highlight=False, soft_wrap=True)
+    out.print(f"\n{chains}: {_sum(found)}. Nothing was built.", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -104,6 +101,16 @@ def _total(one: Foreseen) -> str:
     if one.seconds is None:
         return "unknown"
     return ("at least " if one.at_least else "") + _duration(one.seconds)
+
+
+def _sum(found: Sequence[Foreseen]) -> str:
+    """Of all chains."""
+    known = sum(one.seconds or 0.0 for one in found)
+    open_ones = [one for one in found if one.seconds is None or one.at_least]
+    if not known and open_ones:
+        return "how long it takes is unknown"
+    more = f", without the steps of unknown time in {len(open_ones)} of them" if open_ones else ""
+    return f"{_duration(known)}{more}"
 
 
 def _duration(seconds: float) -> str:

@@ -31,7 +31,9 @@ def command(
     confidence: Annotated[float, typer.Option(help="One-sided, over all looks at the test images.")] = 0.95,
     min_speedup: Annotated[float | None, typer.Option(help="Times faster than the baseline at batch 1.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Bound on the median at batch 1.")] = None,
-    max_size_mb: Annotated[float | None, typer.Option(help="Size of the model's files.")] = None,
+    max_size_mb: Annotated[
+        float | None, typer.Option(help="Size of the model's files; what is larger is left out, and spends no look.")
+    ] = None,
     quartets: Annotated[int, typer.Option(min=16, help="Paired measurements of each comparison.")] = 16,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each candidate while it is timed.")] = 1,
     skip_portraits: Annotated[

@@ -124,7 +124,8 @@ def latency(result: LatencyResult | None, limit: float, clock: ControlResult | N
 def size(megabytes: float, limit: float) -> Decision:
     """The model's files as shipped; exact, so never undecided."""
     outcome: Outcome = "pass" if megabytes <= limit else "fail"
-    return Decision(criterion="size", outcome=outcome, reason=f"{megabytes:.2f} MB, {limit:g} MB allowed")
+    said = f"{rounded_up(megabytes, 2) if outcome == 'fail' else megabytes:.2f}"
+    return Decision(criterion="size", outcome=outcome, reason=f"{said} MB, {limit:g} MB allowed")
 
 
 def together(decisions: Sequence[Decision]) -> tuple[Outcome, str]:

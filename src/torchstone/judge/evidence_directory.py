@@ -22,10 +22,11 @@ import numpy as np
 
 from torchstone.core import environment, files, tables
 from torchstone.core.errors import ArtifactError, ConfigError, TorchstoneError
-from torchstone.judge import answers, bootstrap, external, ledger
+from torchstone.judge import answers, bootstrap, external, ledger, matching
 from torchstone.judge.answers import Told
 from torchstone.judge.differences import Mismatch, differences, hashed, short
-from torchstone.judge.external import Case, EvidenceVerdict
+from torchstone.judge.external import EvidenceVerdict
+from torchstone.judge.matching import Case
 from torchstone.judge.slices import Column
 from torchstone.judge.stored_metrics import BY_SCORES
 
@@ -131,7 +132,7 @@ def _recomputed(place: Path, stored: EvidenceVerdict) -> Iterator[Mismatch]:
         tables_there = (place / table_of(number) for number in range(len(stored.rows)))
         read = (_told(path, scores=metric in BY_SCORES, slices=stored.slices) for path in tables_there)
         told, names = zip(*read, strict=True)
-        case = _sliced(external.case(told, metric), told[0], stored.slices)
+        case = _sliced(matching.case(told, metric), told[0], stored.slices)
         question = external.question(case, stored.budget, stored.procedure)
         counted = list(_look(files.read_json(place / LEDGER), question, stored.look))
         drawn = stored.rows if cannot else None

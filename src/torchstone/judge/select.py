@@ -128,17 +128,32 @@ def shortlist(
     )
 
 
-def named(candidates: Sequence[Candidate], order: Sequence[str], procedure: Procedure = "fixed-order") -> Shortlist:
+def named(
+    candidates: Sequence[Candidate],
+    order: Sequence[str],
+    procedure: Procedure = "fixed-order",
+    left_out: Mapping[str, str] = MappingProxyType({}),
+) -> Shortlist:
     """A shortlist that the user named: these ids, in this order, whatever val and screening say of them. The rival that
-    costs nothing is the first free one of them."""
+    costs nothing is the first free one of them. ``left_out`` says by id why another one was named in vain."""
     free = (key for key in order for one in candidates if one.id == key and one.free)
+    others = [one.id for one in candidates[1:] if one.id not in order]
     return Shortlist(
         order=tuple(order),
-        left_out={one.id: "it was not named" for one in candidates[1:] if one.id not in order},
+        left_out={key: left_out.get(key, "it was not named") for key in others},
         free_rival=next(free, None),
         selection="named",
         procedure=procedure,
     )
+
+
+def oversized(candidates: Sequence[Candidate], budget: Budget) -> dict[str, str]:
+    """Id of each of ``candidates[1:]`` whose files alone miss the budget: why. Sizes are exact and known beforehand, so
+    that none of these needs a look at the test set."""
+    if budget.max_size_mb is None:
+        return {}
+    found = {one.id: decide.size(one.artifact.size_mb, budget.max_size_mb) for one in candidates[1:]}
+    return {key: decision.reason for key, decision in found.items() if decision.outcome == "fail"}
 
 
 def same_runtime_rival(candidates: Sequence[Candidate], candidate: Candidate) -> Candidate | None:
@@ -238,10 +253,12 @@ def out_of_reach(one: Screened, budget: Budget) -> str | None:
 
 def _costs(one: Screened, budget: Budget) -> list[Doubt]:
     """That it is too slow or too large. A noisy clock raises a doubt, and rules nothing out."""
-    ratio, latency, size = one.speed, one.latency, one.candidate.artifact.size_mb
+    ratio, latency = one.speed, one.latency
     doubts: list[Doubt] = []
-    if budget.max_size_mb is not None and size > budget.max_size_mb:
-        doubts.append(Doubt("cost", True, f"{size:.3g} MB is more than {budget.max_size_mb:g} MB"))
+    if budget.max_size_mb is not None:
+        size = decide.size(one.candidate.artifact.size_mb, budget.max_size_mb)
+        if size.outcome == "fail":
+            doubts.append(Doubt("cost", True, size.reason))
     trusted = one.noise is None
     # Without a wish for speed or size, what is slower than the baseline has nothing to offer.
     wished = budget.min_speedup or (1.0 if budget.max_size_mb is None else None)

@@ -26,6 +26,7 @@ LEAST = 20
 VALUES = 20
 """Different numbers up to which each is a slice of its own; more are cut into quarters of the images."""
 NONE = "(none)"
+MISSING = ("na", "n/a", "null", "none", "-", "?")
 WHOLE = 2**53
 """From here on a float64 does not hold every whole number."""
 
@@ -71,18 +72,23 @@ def _ends(quarters: Sequence[tuple[float, float]]) -> list[str]:
 
 
 def typed(cells: Sequence[Any]) -> list[Any]:
-    """Cells of a table that has no types: None where one is empty, and numbers where there are so many different ones
-    that ``column`` cuts them into quarters."""
+    """Cells of a table whose types cannot be relied on: None where one is empty, and numbers where there are so many
+    different ones that ``column`` cuts them into quarters. Where all others are numbers, a word of ``MISSING`` is an
+    empty cell; among names it may be one itself."""
     stripped = (cell.strip() if isinstance(cell, str) else cell for cell in cells)
     found = [None if cell in ("", "nan", "NaN") else cell for cell in stripped]
-    texts = {cell for cell in found if isinstance(cell, str)}
-    if len(texts) <= VALUES:
-        return found
+    words = {cell for cell in found if isinstance(cell, str)}
+    missing = {word for word in words if word.lower() in MISSING}
+    others = {cell for cell in found if cell is not None} - missing
     try:
-        numbers = {text: float(text) for text in texts}
+        numbers = {word: float(word) for word in words - missing}
     except ValueError:
         return found
-    return [numbers.get(cell, cell) if isinstance(cell, str) else cell for cell in found]
+    if not others or any(isinstance(cell, bool) for cell in others):
+        return found
+    if len(others) <= VALUES:  # each a slice of its own, by the name that it has
+        numbers = {}
+    return [None if cell in missing else numbers.get(cell, cell) if isinstance(cell, str) else cell for cell in found]
 
 
 def classes(labels: NDArray[np.int64], names: Sequence[str]) -> Column:

@@ -149,7 +149,8 @@ def _case(
         evidence.artifact(candidate)
         evidence.predictions(candidate, "val")  # the shortlist came from these, whether a row shows them or not
     baseline = candidates[0]
-    table = evidence.timings(baseline)
+    # With nobody to time, a judged session that is there belongs to an earlier verdict.
+    table = evidence.timings(baseline) if shortlist.order else None
     measured = None if table is None else speed.quartets(table, "judged", baseline.id)
     return _Case(
         evidence=evidence,
@@ -170,7 +171,7 @@ def _baseline_row(case: _Case) -> CandidateVerdict:
         part = "val"
     table = case.evidence.timings(case.baseline)
     result = _accuracy(case, case.baseline, part, case.level)
-    latency = times.latency(table, "judged", case.level)
+    latency = times.latency(table, "judged", case.level) if case.shortlist.order else None
     if case.control is None or case.control.outcome != "clean":
         latency = times.without_bounds(latency)
     return _row(

@@ -85,7 +85,9 @@ def _recomputed(run: Run, stored: Verdict, candidates: list[Candidate]) -> list[
     unsure = cannot if stored.budget.metric != "top1" and stored.selection == "val" else None
     try:
         if stored.selection == "named":
-            shortlist = select.named(candidates, stored.shortlist, stored.procedure)
+            shortlist = select.named(
+                candidates, stored.shortlist, stored.procedure, select.oversized(candidates, stored.budget)
+            )
         else:
             shortlist = select.shortlist(run, candidates, stored.budget)
             if unsure and shortlist.order != stored.shortlist:  # chosen by bounds that were drawn on val

@@ -81,6 +81,9 @@ def sentence(verdict: Verdict) -> str:
     """The answer that a manager can read; every number in it is of the verdict."""
     if verdict.winner is not None:
         return _passed(verdict, verdict.row(verdict.winner))
+    if not verdict.shortlist and verdict.selection == "named":
+        why = ", ".join(f"'{row.name}' ({row.reason})" for row in verdict.rows[1:])
+        return f"None of the named candidates can meet the budget; the test set was not touched: {why}."
     if not verdict.shortlist:
         return "No candidate can meet the budget, as val and the screening session show; the test set was not touched."
     last = next((row for row in _met(verdict) if row.outcome != "pass"), None)

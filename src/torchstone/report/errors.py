@@ -108,10 +108,10 @@ def comparison_of(
     from torchstone.evaluate import predict
 
     by_id = {candidate.id: candidate for candidate in candidates}
-    part = row.accuracy.part if row.accuracy else "test"
     subject, baseline = by_id.get(row.candidate_id), by_id.get(verdict.rows[0].candidate_id)
-    if subject is None or baseline is None:
+    if row.accuracy is None or subject is None or baseline is None:
         return None
+    part = row.accuracy.part
     try:
         base = mistakes.answers(predict.load(run.predictions(baseline, part)))
         if subject is baseline:

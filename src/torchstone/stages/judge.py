@@ -110,7 +110,7 @@ def decide(
         clock.controlled(data, candidates, timed, chosen.free_rival, "judged", how.quartets, SESSIONS)
     question = ledger.entry(candidates[0], chosen.order, budget, chosen.procedure)
     tests = data.split.test_fingerprint, data.split.earlier_tests
-    look = ledger.look(run.ledger, tests[0], question, tests[1]) if timed else 1
+    look = ledger.look(run.ledger, tests[0], question, tests[1]) if timed else max(1, ledger.looks(run.ledger, *tests))
     by_id = {one.id: one for one in candidates}
     evidence = Evidence(run)
     verdict = verdicts.judge(run, candidates, chosen, budget, look, slices, evidence=evidence)
@@ -124,7 +124,7 @@ def decide(
         for one in candidates
         if run.predictions(one, "test").exists() and one.id in (candidates[0].id, *chosen.order)
     ]
-    if how.portraits and met:
+    if how.portraits and timed and met:
         _portray(data, met, max(row.level for row in verdict.rows))
         verdict = verdicts.judge(run, candidates, chosen, budget, look, slices, evidence=evidence)
     run.save_candidates(list(candidates))
@@ -159,8 +159,9 @@ def judge(
 ) -> tuple[Run, Verdict]:
     """Judge stored models in the order given, or all of them at levels split by Holm where they are ``unordered``.
     ``named`` are artifact directories, with ``@RUNTIME`` behind them if wanted, or chains of the baseline, which are
-    built where they are not yet. ``slices`` are columns of the catalog whose values are looked at one by one. The
-    verdict, the bundle and the report of the run are then those of this judgement."""
+    built where they are not yet; what is larger than the budget allows does not meet the test set. ``slices`` are
+    columns of the catalog whose values are looked at one by one. The verdict, the bundle and the report of the
+    run are then those of this judgement."""
     place, runtime = split_runtime(baseline)
     artifact = find_artifact(place)
     first = candidate_of(artifact, artifact.chain or artifact.format, runtime, threads)
@@ -173,7 +174,9 @@ def judge(
             raise ConfigError(f"the baseline '{first.name}' is named as its own candidate",
                               hint="name what was made of it: a chain, or another artifact")  # fmt: skip
         procedure = "holm" if unordered else "fixed-order"
-        chosen = select.named(candidates, [one.id for one in candidates[1:]], procedure)
+        oversized = select.oversized(candidates, budget)
+        order = [one.id for one in candidates[1:] if one.id not in oversized]
+        chosen = select.named(candidates, order, procedure, oversized)
         verdict = decide(data, candidates, chosen, budget, how, slices)
         publish(data, candidates, verdict)
         return data.run, verdict

@@ -10,7 +10,7 @@ from torchstone.core import console
 from torchstone.core.run import Run
 from torchstone.core.values import Budget
 from torchstone.core.verdict import Procedure
-from torchstone.judge import answers, evidence_directory, external, ledger, power, stored_metrics
+from torchstone.judge import answers, evidence_directory, external, ledger, matching, power, stored_metrics
 from torchstone.judge.answers import Told
 from torchstone.judge.evidence import Evidence
 from torchstone.judge.external import EvidenceVerdict
@@ -47,12 +47,14 @@ def judge_evidence(
         if (part := one.header.get("part", "test")) != "test":
             console.say(f"note: {one.path} holds answers on {part}, by which models are chosen: they prove little")
     run = _run_of(told[0])
-    case = external.case(told, budget.metric)
+    case = matching.case(told, budget.metric)
     for note in case.notes:
         console.say(f"note: {note}")
     items = case.answers[0].items
     if run is None:
-        case = replace(case, sliced=external.sliced(told, items.tolist(), slices))
+        case = replace(case, sliced=matching.sliced(told, items.tolist(), slices))
+        for note in matching.disagreements(told, items.tolist(), slices):
+            console.say(f"note: {note}")
     else:  # what belongs together stands in its catalog, and so does what one may slice by
         evidence = Evidence(run)
         evidence.check_columns(slices)
@@ -70,7 +72,7 @@ def judge_evidence(
 
 
 def _book(
-    run: Run | None, baseline: Told, case: external.Case, ledger_dir: Path | None
+    run: Run | None, baseline: Told, case: matching.Case, ledger_dir: Path | None
 ) -> tuple[Path, str, tuple[str, ...]]:
     """Where looks at this test set are counted, by which fingerprint, and after which test sets.
 
