@@ -275,15 +275,22 @@ def test_tables_that_disagree_on_a_sliced_column_are_named(
     baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cameras = ["old" if number % 2 else "new" for number in range(IMAGES)]
-    with_columns(baseline, camera=cameras, size=["1"] * IMAGES)
+    ages = ["n/a" if number < 50 else str(number % 90) for number in range(IMAGES)]
+    with_columns(baseline, camera=cameras, age=ages, size=["1"] * IMAGES)
     changed = ["New" if number == 0 else "odd" if number in {3, 5} else cameras[number] for number in range(IMAGES)]
-    candidate = with_columns(stored(tmp_path / "cand.csv"), camera=changed, size=["1.0"] * IMAGES)
-    found = judge_evidence(baseline, [candidate], Budget(max_drop=1.0), slices=["camera", "size"])
+    older = ["NA" if number < 50 else "unknown" if number == 60 else f"{number % 90}.0" for number in range(IMAGES)]
+    candidate = with_columns(stored(tmp_path / "cand.csv"), camera=changed, age=older, size=["1.0"] * IMAGES)
+    asked = ["camera", "age", "size"]
+    found = judge_evidence(baseline, [candidate], Budget(max_drop=1.0), slices=asked)
     assert {one.value for one in found.rows[1].slices if one.column == "camera"} == {"old", "new"}
     said = " ".join(capsys.readouterr().err.split())
-    assert "has other values of 'camera' for 2 items than" in said
-    assert "is 'odd', there 'old'" in said
+    assert "has other values of 'camera' for 3 items than" in said
+    assert "'New' instead of 'new'" in said
+    assert "has other values of 'age' for 1 item than" in said
+    assert "'unknown' instead of '60'" in said
     assert "'size'" not in said
+    judge_evidence(candidate, [baseline], Budget(max_drop=1.0), slices=asked)
+    assert "'age' is taken as names, not as numbers" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("name", ["label", "image", "class", "prediction", "item"])

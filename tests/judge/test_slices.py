@@ -65,6 +65,9 @@ def test_values_that_differ_stay_apart() -> None:
     assert slices.typed([*range(30), "n/a"])[29:] == [29, None]  # as JSON has them
     assert slices.typed(["1", "2", "n/a", ""]) == ["1", "2", None, None]
     assert slices.typed(["n/a", "-"]) == ["n/a", "-"]
+    assert slices.words_among_numbers([*map(str, range(30)), "n/a", "unknown"]) == ["unknown"]
+    assert slices.words_among_numbers([*map(str, range(30)), "n/a"]) == []
+    assert slices.words_among_numbers([*"abcdefghijklmnopqrstuvwxyz", "1"]) == []
     assert slices.typed(["NA", "DE"] * 20) == ["NA", "DE"] * 20  # Namibia
 
 

@@ -181,7 +181,10 @@ class Verdict(Value):
     budget: Budget
     test_fingerprint: str
     test_images: int
-    look: int = Field(description="how many times this test set has now been looked at; 1 is the first")
+    look: int = Field(
+        description="how many times this test set has now been looked at; 1 is the first. Where the shortlist is empty "
+        "nobody looked, and this is the last look before"
+    )
     level: float = Field(
         description="one-sided confidence that this look may spend; without Holm's procedure, that of every bound"
     )

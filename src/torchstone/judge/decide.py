@@ -124,7 +124,9 @@ def latency(result: LatencyResult | None, limit: float, clock: ControlResult | N
 def size(megabytes: float, limit: float) -> Decision:
     """The model's files as shipped; exact, so never undecided."""
     outcome: Outcome = "pass" if megabytes <= limit else "fail"
-    said = f"{rounded_up(megabytes, 2) if outcome == 'fail' else megabytes:.2f}"
+    said = f"{megabytes:.2f}"
+    if outcome == "fail" and float(said) <= limit:
+        said = f"{megabytes:.6f}"  # a byte more is too much
     return Decision(criterion="size", outcome=outcome, reason=f"{said} MB, {limit:g} MB allowed")
 
 

@@ -140,12 +140,16 @@ def sliced(told: Sequence[Told], items: Sequence[str], names: Sequence[str]) -> 
 
 
 def disagreements(told: Sequence[Told], items: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Where a file has other cells in a column to slice by than the first that has it, whose cells count. Not of the
-    column that groups the items: there, one that differs is an error (``case``)."""
+    """Where a file has other cells in a column to slice by than the first that has it, whose cells count; and where
+    words keep a column of numbers from being cut into quarters. Not of the column that groups the items: there, one
+    that differs is an error (``case``)."""
     found: list[str] = []
     for name in names:
         having = [one for one in told if name in one.beside and name not in ("group", one.columns.get("group"))]
-        cells = [slices.typed(_in_place(one, one.beside[name], items)) for one in having]
+        cells = [_in_place(one, one.beside[name], items) for one in having]
+        if cells and (words := slices.words_among_numbers(cells[0])):
+            said = name_a_few(map(repr, words))
+            found.append(f"'{name}' is taken as names, not as numbers: '{having[0].path}' has {said} in it")
         for other, theirs in zip(having[1:], cells[1:], strict=True):
             both = zip(items, cells[0], theirs, strict=True)
             differing = [(item, first, here) for item, first, here in both if _plain(first) != _plain(here)]
@@ -153,21 +157,29 @@ def disagreements(told: Sequence[Told], items: Sequence[str], names: Sequence[st
                 item, first, here = differing[0]
                 found.append(
                     f"'{other.path}' has other values of '{name}' for {count_of(len(differing), 'item')} than "
-                    f"'{having[0].path}', whose values count: '{item}' is {here!r}, there {first!r}"
+                    f"'{having[0].path}', whose values count: of '{item}' {_told(here)} instead of {_told(first)}"
                 )
     return found
 
 
 def _plain(cell: Any) -> str:
-    """A cell whatever the format it was stored in: 1, 1.0 and "1" are one, and so are true and True."""
-    said = "" if cell is None else str(cell).casefold()
-    if said == "nan" or numbers.whole(said) is not None:
-        return said.replace("nan", "")
+    """A cell whatever the format it was stored in: 1, 1.0 and "1" are one, so are true and True, and what is empty."""
+    said = "" if cell is None else str(cell).strip()
+    if said.lower() in ("", "nan", *slices.MISSING):
+        return ""
+    if said.lower() in ("true", "false"):
+        return said.lower()
+    if numbers.whole(said) is not None:
+        return str(int(said))
     try:
         number = float(said)
     except ValueError:
         return said
     return str(int(number)) if number.is_integer() else f"{number:.6g}"  # as many digits as a float32 holds
+
+
+def _told(cell: Any) -> str:
+    return f"'{cell}'" if _plain(cell) else "none"
 
 
 def _in_place(told: Told, cells: Sequence[Any], items: Sequence[str]) -> list[Any]:

@@ -91,6 +91,22 @@ def typed(cells: Sequence[Any]) -> list[Any]:
     return [None if cell in missing else numbers.get(cell, cell) if isinstance(cell, str) else cell for cell in found]
 
 
+def words_among_numbers(cells: Sequence[Any]) -> list[str]:
+    """The few different words (a tenth of all values at most) because of which ``typed`` takes a column of many numbers
+    for one of names."""
+    values = {cell for cell in typed(cells) if cell is not None}
+    words = sorted(str(value) for value in values if not _is_number(value) and str(value).lower() not in MISSING)
+    return words if len(values) > VALUES and 0 < 10 * len(words) <= len(values) else []
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def classes(labels: NDArray[np.int64], names: Sequence[str]) -> Column:
     """The column that is always there: the class that each image is labelled with."""
     return Column(CLASS, np.array(names)[labels])

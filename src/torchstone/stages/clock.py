@@ -39,7 +39,8 @@ def controlled(
         control = speed.control(speed.quartets(session.tables[baseline.id], phase, baseline.id))
         if control is None or control.outcome == "clean":
             return
-        console.say(f"session {number} of at most {sessions}: {control.reason}")
+        again = "; another one follows" if number < sessions else ""
+        console.say(f"session {number} of at most {sessions}: {control.reason}{again}")
 
 
 def measure(

@@ -20,6 +20,7 @@ def publish(data: Data, candidates: Sequence[Candidate], verdict: Verdict) -> No
     """The bundle of the winner, if there is one; then the report, which says that the run is finished. Where nothing
     passed, the bundle of an earlier judgement stays: what it passed then, it did."""
     winner = next((one for one in candidates if one.id == verdict.winner), None)
+    console.say("writing the report" if winner is None else "writing the bundle and the report")
     if winner is None:
         if data.run.bundle.exists():
             console.say(f"note: '{data.run.bundle}' is of an earlier judgement, and stays: nothing passed this one")
