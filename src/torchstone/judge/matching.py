@@ -139,10 +139,10 @@ def sliced(told: Sequence[Told], items: Sequence[str], names: Sequence[str]) -> 
     return tuple(found.values())
 
 
-def disagreements(told: Sequence[Told], items: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Where a file has other cells in a column to slice by than the first that has it, whose cells count; and where
-    words keep a column of numbers from being cut into quarters. Not of the column that groups the items: there, one
-    that differs is an error (``case``)."""
+def slice_notes(told: Sequence[Told], items: Sequence[str], names: Sequence[str]) -> list[str]:
+    """What may not be meant in the columns to slice by: a file that has other cells there than the first that has the
+    column, whose cells count; a word that keeps numbers from being cut into quarters. Not of the column that groups the
+    items: there, a file that differs is an error (``case``)."""
     found: list[str] = []
     for name in names:
         having = [one for one in told if name in one.beside and name not in ("group", one.columns.get("group"))]

@@ -53,7 +53,7 @@ def judge_evidence(
     items = case.answers[0].items
     if run is None:
         case = replace(case, sliced=matching.sliced(told, items.tolist(), slices))
-        for note in matching.disagreements(told, items.tolist(), slices):
+        for note in matching.slice_notes(told, items.tolist(), slices):
             console.say(f"note: {note}")
     else:  # what belongs together stands in its catalog, and so does what one may slice by
         evidence = Evidence(run)
