@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any
 
 DIGITS = 18
 """Of the longest whole number that is read: what 64 bits hold. ``int`` itself refuses texts of over 4,300 digits."""
@@ -14,6 +15,15 @@ EXACT = 6
 def whole(text: str) -> int | None:
     """The whole number that ``text`` is, in decimal digits alone; None for any other text."""
     return int(text) if text.isdecimal() and len(text) <= DIGITS else None
+
+
+def is_number(cell: Any) -> bool:
+    """Whether ``float`` reads it: a number, or a text of one."""
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def rounded_down(value: float, digits: int) -> float:

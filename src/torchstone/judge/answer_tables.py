@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from torchstone.core import tables
 from torchstone.core.errors import DataError
+from torchstone.core.numbers import is_number
 from torchstone.data.findings import name_a_few
 from torchstone.data.sources import rows as tables_of_rows
 from torchstone.data.sources.rows import PARQUET, TEXT_SUFFIXES, Rows
@@ -185,11 +186,7 @@ class Columns:
 
 
 def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except (TypeError, ValueError):
-        return cell in ("", None)
-    return True
+    return is_number(cell) or cell in ("", None)
 
 
 def _same_length(table: Table, lengths: Sequence[int]) -> None:

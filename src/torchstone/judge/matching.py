@@ -171,10 +171,9 @@ def _plain(cell: Any) -> str:
         return said.lower()
     if numbers.whole(said) is not None:
         return str(int(said))
-    try:
-        number = float(said)
-    except ValueError:
+    if not numbers.is_number(said):
         return said
+    number = float(said)
     return str(int(number)) if number.is_integer() else f"{number:.6g}"  # as many digits as a float32 holds
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from torchstone.core.numbers import is_number
 from torchstone.core.verdict import SliceResult
 from torchstone.evaluate import metrics
 from torchstone.judge.accuracy import Answers, design_effect, upper_bounds
@@ -27,6 +28,7 @@ VALUES = 20
 """Different numbers up to which each is a slice of its own; more are cut into quarters of the images."""
 NONE = "(none)"
 MISSING = ("na", "n/a", "null", "none", "-", "?")
+"""Words for an empty cell in a column of numbers, in small letters."""
 WHOLE = 2**53
 """From here on a float64 does not hold every whole number."""
 
@@ -95,16 +97,8 @@ def words_among_numbers(cells: Sequence[Any]) -> list[str]:
     """The few different words (a tenth of all values at most) because of which ``typed`` takes a column of many numbers
     for one of names."""
     values = {cell for cell in typed(cells) if cell is not None}
-    words = sorted(str(value) for value in values if not _is_number(value) and str(value).lower() not in MISSING)
+    words = sorted(str(value) for value in values if not is_number(value) and str(value).lower() not in MISSING)
     return words if len(values) > VALUES and 0 < 10 * len(words) <= len(values) else []
-
-
-def _is_number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def classes(labels: NDArray[np.int64], names: Sequence[str]) -> Column:
