@@ -14,6 +14,7 @@ from built import answers, made, top1
 from torchstone.compress import build, chain
 from torchstone.compress.int8 import onnx_graph, rescue
 from torchstone.compress.int8 import onnxruntime as back_end
+from torchstone.compress.steps import int8
 from torchstone.core import registry
 from torchstone.core.artifact import identified
 from torchstone.core.errors import ChainError
@@ -159,6 +160,12 @@ def test_the_layers_that_break_it_go_back_and_are_named(
     assert second in named[0], "the layer whose input INT8 cannot see goes back first"
     assert all(first in name or second in name for name in named), "no layer goes back that was not spoilt"
     assert mended.size_mb < artifact.size_mb
+    assert not any("nothing smaller" in note for note in mended.notes)
+    nearly_all = run(keep=4)
+    assert ("nothing smaller" in nearly_all.notes[-1]) is (nearly_all.size_mb >= artifact.size_mb)
+    hollow = int8._weighed(artifact, mended, named)  # pyright: ignore[reportPrivateUsage]
+    assert f"{artifact.size_mb:.2f} MB of {mended.size_mb:.2f}" in hollow.notes[-1]
+    assert f"floating point ({len(named)})" in hollow.notes[-1]
 
     kept = run(keep=2)
     assert whole - top1_on_val(kept) <= 1.0, "the two that were spoilt are found without a label"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,14 +130,27 @@ class Int8(Step):
             from torchstone.compress.int8.rescue import keep
 
             floating = keep(artifact, pixels, config, out_dir, quantise)
-            return noted(identified(artifact, out_dir), f"int8 leaves in floating point: {', '.join(floating)}")
+            made = noted(identified(artifact, out_dir), f"int8 leaves in floating point: {', '.join(floating)}")
+            return _weighed(made, artifact, floating)
         if config.max_drop is not None:
             from torchstone.compress.int8.rescue import rescue
 
             assert context.val is not None
             done = rescue(artifact, context.val, pixels, config, out_dir, quantise)
             kept = f"in floating point: {', '.join(done.floating)}" if done.floating else "every layer in INT8"
-            return noted(identified(artifact, out_dir), f"int8 loses {done.drop:.2f} points on val, {kept}")
+            made = noted(identified(artifact, out_dir), f"int8 loses {done.drop:.2f} points on val, {kept}")
+            return _weighed(made, artifact, done.floating)
         with quantise(artifact, pixels, config) as quantiser:
             quantiser.write(out_dir)
         return identified(artifact, out_dir)
+
+
+def _weighed(made: Artifact, before: Artifact, floating: Sequence[str]) -> Artifact:
+    """``made``, with a note where so many of its layers are in floating point that nothing became smaller."""
+    if made.size_mb < before.size_mb:
+        return made
+    return noted(
+        made,
+        f"int8 made nothing smaller, {made.size_mb:.2f} MB of {before.size_mb:.2f}, with so many layers in floating "
+        f"point ({len(floating)}): let more be lost, calibrate on more images, or leave 'int8' out",
+    )
