@@ -160,9 +160,9 @@ def test_the_layers_that_break_it_go_back_and_are_named(
     assert second in named[0], "the layer whose input INT8 cannot see goes back first"
     assert all(first in name or second in name for name in named), "no layer goes back that was not spoilt"
     assert mended.size_mb < artifact.size_mb
-    assert not any("nothing smaller" in note for note in mended.notes)
+    assert not any("hardly anything smaller" in note for note in mended.notes)
     nearly_all = run(keep=4)
-    assert ("nothing smaller" in nearly_all.notes[-1]) is (nearly_all.size_mb >= artifact.size_mb)
+    assert ("hardly anything smaller" in nearly_all.notes[-1]) is (nearly_all.size_mb >= 0.95 * artifact.size_mb)
     hollow = int8._weighed(artifact, mended, named)  # pyright: ignore[reportPrivateUsage]
     assert f"{artifact.size_mb:.2f} MB of {mended.size_mb:.2f}" in hollow.notes[-1]
     assert f"floating point ({len(named)})" in hollow.notes[-1]
