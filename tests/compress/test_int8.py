@@ -166,6 +166,8 @@ def test_the_layers_that_break_it_go_back_and_are_named(
     hollow = int8._weighed(artifact, mended, named)  # pyright: ignore[reportPrivateUsage]
     assert f"{artifact.size_mb:.2f} MB of {mended.size_mb:.2f}" in hollow.notes[-1]
     assert f"floating point ({len(named)})" in hollow.notes[-1]
+    all_int8 = int8._weighed(artifact, mended, ())  # pyright: ignore[reportPrivateUsage]
+    assert all_int8 == artifact, "a small file that INT8 makes larger is not for its floating layers so"
 
     kept = run(keep=2)
     assert whole - top1_on_val(kept) <= 1.0, "the two that were spoilt are found without a label"

@@ -150,7 +150,7 @@ class Int8(Step):
 
 def _weighed(made: Artifact, before: Artifact, floating: Sequence[str]) -> Artifact:
     """``made``, with a note where so many of its layers are in floating point that it is hardly smaller."""
-    if made.size_mb < HARDLY * before.size_mb:
+    if not floating or made.size_mb < HARDLY * before.size_mb:
         return made
     return noted(
         made,
